@@ -1,0 +1,22 @@
+"""Plunk Relay: a self-hosted mail relay in one process, with one file of data.
+
+The tree, from the floor up; a module imports only what stands below it, and news travels up as rows of the database:
+
+    relay workers settings clock ids errors log memory secretbox datadir
+                the floor
+    db/         units of work, group commit, tables, migrations
+    mail/       RFC work: addresses, composing, DKIM, DNS, the SMTP client, templates; values in, values out
+    web/        the HTTP toolkit: endpoints, envelope, OpenAPI, limits; knows no feature
+    events/     what happened
+    projects/ accounts/ domains/ templates/ contacts/    the nouns
+    emails/     accepting a mail: row, content and due delivery in one unit; the queue itself
+    send/ delivery/ public/    the verbs: POST /v1/send, the deliverer, pages anybody may open
+    smtp/ app.py    the doors
+    serve.py    what runs, and how it stops
+    cli/        what an operator types
+
+In a feature folder: `api.py` what may be asked, `actions.py` what happens, `queries.py` what is stored,
+`worker.py` what happens later.
+"""
+
+__version__ = "0.1.0"

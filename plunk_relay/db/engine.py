@@ -1,0 +1,222 @@
+"""How does work reach the database? As units: plain synchronous functions that take a SQLAlchemy Core connection.
+
+One writer and a few readers, each an aiosqlite connection whose thread runs whole units. The writer commits in
+groups: it takes every waiting unit, runs each in a savepoint of one transaction, commits once (one fsync for all), and
+only then resolves their futures. A unit that raises is rolled back to its savepoint and only its caller sees the error. When the
+commit fails, every caller of the group sees `Unavailable` and nothing was stored.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from plunk_relay.errors import SetupError, Unavailable
+from plunk_relay.log import get_logger
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Unit = Callable[[sa.Connection], object]
+_GROUP_UNITS = 256
+_PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-8000")
+_SYNC_FAILURES = ("disk i/o error",)
+_STORAGE_FAILURES = (*_SYNC_FAILURES, "disk is full", "readonly database", "unable to open database")
+log = get_logger("db")
+
+
+class UnitConnection(aiosqlite.Connection):
+    """An aiosqlite connection whose thread runs whole functions, with Core on the same raw connection."""
+
+    core: sa.Connection
+    pending = 0
+
+    @classmethod
+    async def open(cls, path: Path, *pragmas: str) -> "UnitConnection":
+        """Connect to the file; `pragmas` are executed after the usual ones."""
+        connect = partial(sqlite3.connect, path, isolation_level=None, cached_statements=256)
+        connection = cls(connect, iter_chunk_size=64)
+        await connection
+        try:
+            connection.core = await connection.run(connection._open_core, pragmas)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def _open_core(self, pragmas: tuple[str, ...]) -> sa.Connection:
+        raw = self.raw
+        for pragma in (*_PRAGMAS, *pragmas):
+            raw.execute(f"PRAGMA {pragma}")
+        engine = sa.create_engine(
+            "sqlite://",
+            creator=lambda: raw,
+            poolclass=StaticPool,
+            json_serializer=_dump_json,
+            json_deserializer=orjson.loads,
+            skip_autocommit_rollback=False,
+        )
+        return engine.connect()
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The sqlite3 connection; only for code that runs on this connection's thread."""
+        return self._conn
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function on the connection's thread and return its result."""
+        self.pending += 1
+        try:
+            result: T = await self._execute(work, *args, **kwargs)
+            return result
+        finally:
+            self.pending -= 1
+
+    async def shut(self) -> None:
+        """Close Core and the connection."""
+        await self.run(self.core.close)
+        await self.close()
+
+
+def _dump_json(value: object) -> str:
+    return orjson.dumps(value, default=str).decode()
+
+
+class Database:
+    """Run units of work. `failure` is None, or one line that says why nothing can be written any more."""
+
+    def __init__(self, writer: UnitConnection, readers: list[UnitConnection]) -> None:
+        self.failure: str | None = None
+        self._writer = writer
+        self._readers = readers
+        self._waiting: list[tuple[Unit, asyncio.Future[Any]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, path: Path, *, readers: int = 2) -> "Database":
+        """Open the file, made when absent; raises SetupError with one line when it cannot be opened or written."""
+        opened: list[UnitConnection] = []
+        try:
+            opened.append(await UnitConnection.open(path))
+            await opened[0].run(_probe_writing, opened[0].raw)
+            for _ in range(readers):
+                opened.append(await UnitConnection.open(path, "query_only=ON"))
+        except (sqlite3.Error, sa.exc.DatabaseError) as error:
+            for connection in opened:
+                await connection.close()
+            raise SetupError(f"cannot open the database {path}: {error}") from error
+        return cls(opened[0], opened[1:])
+
+    async def write(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit in the next group; return its result after the commit.
+
+        Raises what the unit raised (its changes undone), or Unavailable when nothing can be stored.
+        """
+        if self.failure:
+            raise Unavailable("The relay cannot store anything at the moment.")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((lambda core: work(core, *args, **kwargs), future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush(), name="group commit")
+        return await future
+
+    async def read(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit that only reads, in one snapshot."""
+        reader = min(self._readers, key=lambda connection: connection.pending)
+        return await reader.run(_read_unit, reader.raw, lambda: work(reader.core, *args, **kwargs))
+
+    async def migrate(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function on the writer's raw connection, outside groups; it keeps its own transactions."""
+        return await self._writer.run(work, self._writer.raw)
+
+    async def close(self) -> None:
+        """Finish what waits, then close every connection."""
+        if self._flusher is not None:
+            await asyncio.wait([self._flusher])
+        for connection in (*self._readers, self._writer):
+            await connection.shut()
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:_GROUP_UNITS], self._waiting[_GROUP_UNITS:]
+            units = [unit for unit, _ in group]
+            try:
+                outcomes = await self._writer.run(_commit_group, self._writer.raw, self._writer.core, units)
+            except Exception as error:  # noqa: BLE001  whatever it is, every caller of the group must hear of it
+                outcomes = [(self._explain(error), None)] * len(group)
+            for (_, future), (failure, value) in zip(group, outcomes, strict=True):
+                _resolve(future, failure, value)
+
+    def _explain(self, error: Exception) -> Exception:
+        text = str(error).lower()
+        log.error("commit failed", error=str(error))
+        if any(words in text for words in _SYNC_FAILURES):
+            self.failure = f"a write to disk failed ({error}); restart the relay when the disk is repaired"
+            log.critical("writes stopped", reason=self.failure)
+        return Unavailable("The relay cannot store anything at the moment.")
+
+
+def _resolve(future: asyncio.Future[Any], failure: Exception | None, value: object) -> None:
+    if future.done():
+        return
+    if failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(value)
+
+
+def _commit_group(
+    raw: sqlite3.Connection, core: sa.Connection, units: list[Unit]
+) -> list[tuple[Exception | None, object]]:
+    outcomes: list[tuple[Exception | None, object]] = []
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        for unit in units:
+            outcomes.append(_run_in_savepoint(raw, core, unit))
+        raw.execute("COMMIT")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raise
+    return outcomes
+
+
+def _run_in_savepoint(raw: sqlite3.Connection, core: sa.Connection, unit: Unit) -> tuple[Exception | None, object]:
+    """Run one unit; its failure is its own, unless SQLite ended the whole transaction (disk full, I/O error)."""
+    raw.execute("SAVEPOINT unit")
+    try:
+        value = unit(core)
+    except Exception as error:
+        if not raw.in_transaction:
+            raise
+        raw.execute("ROLLBACK TO unit")
+        raw.execute("RELEASE unit")
+        return _as_unavailable(error), None
+    raw.execute("RELEASE unit")
+    return None, value
+
+
+def _as_unavailable(error: Exception) -> Exception:
+    storage = isinstance(error, sa.exc.OperationalError) and any(w in str(error).lower() for w in _STORAGE_FAILURES)
+    return Unavailable("The relay cannot store anything at the moment.") if storage else error
+
+
+def _read_unit(raw: sqlite3.Connection, work: Callable[[], T]) -> T:
+    raw.execute("BEGIN")
+    try:
+        return work()
+    finally:
+        raw.execute("COMMIT")
+
+
+def _probe_writing(raw: sqlite3.Connection) -> None:
+    """Take the write lock once, so that a read-only file is told at start and not at the first mail."""
+    raw.execute("BEGIN IMMEDIATE")
+    raw.execute(f"PRAGMA user_version={raw.execute('PRAGMA user_version').fetchone()[0]}")
+    raw.execute("COMMIT")

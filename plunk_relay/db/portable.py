@@ -1,0 +1,28 @@
+"""Which SQL differs between databases? What is here, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.sql.dml import ReturningInsert
+
+
+def insert_if_absent(table: sa.Table, conflict: Sequence[str]) -> sa.Insert:
+    """Insert a row unless one with the same `conflict` columns exists; `rowcount` tells which."""
+    return insert(table).on_conflict_do_nothing(index_elements=list(conflict))
+
+
+def upsert(table: sa.Table, conflict: Sequence[str], replaced: Sequence[str]) -> sa.Insert:
+    """Insert a row, or set its `replaced` columns to the new values when the `conflict` columns exist."""
+    statement = insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=list(conflict), set_={name: statement.excluded[name] for name in replaced}
+    )
+
+
+def insert_or_count(table: sa.Table, conflict: Sequence[str], counted: str) -> ReturningInsert[Any]:
+    """Insert a row, or add 1 to `counted`; returns the new value."""
+    statement = insert(table)
+    counting = statement.on_conflict_do_update(index_elements=list(conflict), set_={counted: table.c[counted] + 1})
+    return counting.returning(table.c[counted])

@@ -1,0 +1,47 @@
+"""What is remembered between two look-ups of the database? Small answers that hardly ever change, for a few seconds.
+
+The process that changes a row forgets its kind at once, so a rotated key or a disabled project is felt by the next
+request; the time limit is for other processes that share the database.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_ENTRIES = 10_000
+_SECONDS = 5.0
+
+
+class Memory:
+    """Bounded memory of (kind, key) to value, shared by all tasks of the process."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._kinds: dict[str, dict[Hashable, tuple[float, Any]]] = {}
+        self._generation: dict[str, int] = {}
+
+    async def remember(self, kind: str, key: Hashable, load: Callable[[], Awaitable[T]]) -> T:
+        """Return the remembered value, or load it and remember it; None is not remembered.
+
+        What was loaded while the kind was forgotten is returned but not kept: it may be from before the change.
+        """
+        kept = self._kinds.setdefault(kind, {}).get(key)
+        now = self._monotonic()
+        if kept is not None and now - kept[0] < _SECONDS:
+            return kept[1]  # type: ignore[no-any-return]  # stored under this kind and key by this very call
+        generation = self._generation.get(kind, 0)
+        value = await load()
+        if value is not None and generation == self._generation.get(kind, 0):
+            self._keep(kind, key, now, value)
+        return value
+
+    def forget(self, kind: str) -> None:
+        """Drop everything of a kind; call it after the commit that changed it."""
+        self._kinds.pop(kind, None)
+        self._generation[kind] = self._generation.get(kind, 0) + 1
+
+    def _keep(self, kind: str, key: Hashable, now: float, value: object) -> None:
+        entries = self._kinds.setdefault(kind, {})
+        if len(entries) >= _ENTRIES:
+            entries.clear()
+        entries[key] = (now, value)

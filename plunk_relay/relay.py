@@ -1,0 +1,37 @@
+"""What does every part need at hand? `Relay`: the one value that is passed around, and the one seam tests replace."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plunk_relay.clock import Clock
+    from plunk_relay.db.engine import Database
+    from plunk_relay.mail.dns import Resolver
+    from plunk_relay.memory import Memory
+    from plunk_relay.secretbox import SecretBox
+    from plunk_relay.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wakes:
+    """Events that make a worker look now instead of at its next timer; losing one costs only time."""
+
+    deliveries: asyncio.Event = field(default_factory=asyncio.Event)
+    domains: asyncio.Event = field(default_factory=asyncio.Event)
+    events: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Everything a door or worker may use; built once, in serve.py."""
+
+    settings: "Settings"
+    db: "Database"
+    clock: "Clock"
+    resolver: "Resolver"
+    secrets: "SecretBox"
+    memory: "Memory"
+    wakes: Wakes
+    hostname: str
+    """The name we greet with and sign Received headers by."""
