@@ -1,0 +1,108 @@
+"""What is an address, and how is it written? RFC 5321 and 5322 addresses, RFC 2047 names, RFC 5891 domains."""
+
+import binascii
+import re
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.utils import getaddresses
+
+import idna
+from email_validator import EmailNotValidError, validate_email
+
+_PLAIN = re.compile(
+    r"(?=.{3,254}\Z)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}@"
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}\Z"
+)
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*\Z")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
+_WORD_BYTES = 42  # base64 of 42 bytes and the frame of an encoded word stay below 75 characters (RFC 2047 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """An address with an optional display name."""
+
+    address: str
+    name: str | None = None
+
+
+def normalize_address(text: str) -> str:
+    """Return the form in which addresses are stored and compared: trimmed, lower case."""
+    return text.strip().lower()
+
+
+def domain_of(address: str) -> str:
+    """Return the lower-cased domain: what stands after the last `@`."""
+    return address.rpartition("@")[2].lower()
+
+
+def check_address(text: str) -> str | None:
+    """Return None for a valid address, else one sentence that says what is wrong.
+
+    RFC 5321 dot-atom addresses with or without RFC 6531 characters; DNS is not asked and local names are allowed.
+    """
+    if _PLAIN.match(text) and "--" not in text:
+        return None
+    try:
+        validate_email(
+            text, check_deliverability=False, allow_smtputf8=True, test_environment=True, globally_deliverable=False
+        )
+    except EmailNotValidError as error:
+        return str(error)
+    return None
+
+
+def parse_mailboxes(header_value: str) -> list[Mailbox]:
+    """Read an address header (RFC 5322 3.4): lists and groups, names decoded; what has no address is left out."""
+    unfolded = _CONTROLS.sub(" ", header_value)
+    found = getaddresses([unfolded])
+    return [Mailbox(address, decode_words(name) or None) for name, address in found if "@" in address]
+
+
+def decode_words(text: str) -> str:
+    """Decode RFC 2047 encoded words; text that cannot be decoded stays as it is."""
+    if "=?" not in text:
+        return text
+    try:
+        return str(make_header(decode_header(text)))
+    except (HeaderParseError, LookupError, UnicodeError, binascii.Error, ValueError):
+        return text
+
+
+def format_mailbox(mailbox: Mailbox) -> str:
+    """Write `name <address>`: the name bare, quoted or encoded as it needs; line breaks in it are dropped."""
+    address = _CONTROLS.sub("", mailbox.address)
+    name = _CONTROLS.sub(" ", mailbox.name or "").strip()
+    if not name:
+        return address
+    if not name.isascii():
+        return f"{encode_words(name)} <{address}>"
+    if _ATOMS.match(name) and "=?" not in name:
+        return f"{name} <{address}>"
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}" <{address}>'
+
+
+def encode_words(text: str) -> str:
+    """Encode text as RFC 2047 words in UTF-8 base64, folded: a line break and a space between words."""
+    words, current = [], b""
+    for character in text:
+        encoded = character.encode("utf-8", "replace")
+        if len(current) + len(encoded) > _WORD_BYTES:
+            words.append(current)
+            current = b""
+        current += encoded
+    words.append(current)
+    return "\r\n ".join(f"=?utf-8?b?{binascii.b2a_base64(word, newline=False).decode()}?=" for word in words)
+
+
+def to_ascii_domain(domain: str) -> str:
+    """Return the A-label form, lower case; a name that has none is returned as it is."""
+    lowered = domain.lower().rstrip(".")
+    if lowered.isascii():
+        return lowered
+    try:
+        return idna.encode(lowered, uts46=True).decode()
+    except idna.IDNAError:
+        return lowered

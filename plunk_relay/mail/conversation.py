@@ -1,0 +1,39 @@
+"""What was said? Both sides' lines of one attempt with the milliseconds of each, without bodies and credentials."""
+
+import asyncio
+
+from plunk_relay.mail.outcome import sanitize
+
+_LONGEST = 16384
+
+
+class Conversation:
+    """A bounded transcript; lines are `+<ms> C: ...`, `+<ms> S: ...` or `+<ms> *: ...` for what we noticed."""
+
+    def __init__(self) -> None:
+        self._start = asyncio.get_running_loop().time()
+        self._lines: list[str] = []
+        self._length = 0
+
+    def client(self, line: str) -> None:
+        """Note what we sent."""
+        self._add("C", line)
+
+    def server(self, line: str) -> None:
+        """Note what the peer sent."""
+        self._add("S", line)
+
+    def remark(self, line: str) -> None:
+        """Note what happened beside the lines."""
+        self._add("*", line)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+    def _add(self, side: str, line: str) -> None:
+        if self._length > _LONGEST:
+            return
+        elapsed = int((asyncio.get_running_loop().time() - self._start) * 1000)
+        text = f"+{elapsed} {side}: {sanitize(line)}"
+        self._length += len(text) + 1
+        self._lines.append(text if self._length <= _LONGEST else "... (cut)")

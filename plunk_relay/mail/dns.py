@@ -1,0 +1,124 @@
+"""What does the DNS say? TXT, MX and address look-ups with dnspython, remembered for their TTL."""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.nameserver
+import dns.rdatatype
+import dns.resolver
+
+from plunk_relay.mail.address import to_ascii_domain
+
+_CACHE_ENTRIES = 10_000
+_LONGEST_TTL_SECONDS = 3600
+
+
+class DnsError(Exception):
+    """A look-up did not give an answer; the text names the query."""
+
+
+class NameNotFound(DnsError):
+    """The name does not exist (NXDOMAIN)."""
+
+
+class DnsTemporary(DnsError):
+    """No server could answer: SERVFAIL, REFUSED, time over. It says nothing about the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class MxRecord:
+    """A mail exchanger; lower preference is tried first, the host is lower case without a final dot."""
+
+    preference: int
+    host: str
+
+
+class Resolver:
+    """Asks the given servers (`IP`, `IP:PORT`, `[IPv6]:PORT`), or the system's when none is given."""
+
+    def __init__(self, servers: Sequence[str] = (), *, query_seconds: float = 3.0, total_seconds: float = 8.0) -> None:
+        self._resolver = dns.asyncresolver.Resolver(configure=not servers)
+        if servers:
+            self._resolver.nameservers = [_nameserver(server) for server in servers]
+        self._resolver.timeout = query_seconds
+        self._resolver.lifetime = total_seconds
+        self._resolver.cache = None
+        self._cache: dict[tuple[str, str], tuple[float, list[str] | DnsError]] = {}
+
+    async def txt(self, name: str) -> list[str]:
+        """Return the TXT records, the strings of each joined; empty when there are none."""
+        return await self._ask(name, "TXT")
+
+    async def mx(self, name: str) -> list[MxRecord]:
+        """Return the mail exchangers in no order; empty when there are none. A null MX has the host `""` (RFC 7505)."""
+        answers = [line.split(" ", 1) for line in await self._ask(name, "MX")]
+        return [MxRecord(int(preference), host.rstrip(".").lower()) for preference, host in answers]
+
+    async def addresses(self, name: str) -> list[str]:
+        """Return IPv4 and IPv6 addresses; one family failing does not lose the other."""
+        results = await asyncio.gather(self._ask(name, "A"), self._ask(name, "AAAA"), return_exceptions=True)
+        found = [address for result in results if isinstance(result, list) for address in result]
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors and not found:
+            raise next((e for e in errors if isinstance(e, DnsTemporary)), errors[0])
+        return found
+
+    def forget(self, name: str) -> None:
+        """Drop what is remembered of a name, so that the next look-up sees the present."""
+        lowered = to_ascii_domain(name)
+        for key in [key for key in self._cache if key[0] == lowered]:
+            del self._cache[key]
+
+    async def _ask(self, name: str, kind: str) -> list[str]:
+        key, now = (to_ascii_domain(name), kind), asyncio.get_running_loop().time()
+        kept = self._cache.get(key)
+        if kept is None or kept[0] <= now:
+            kept = await self._look_up(*key, now)
+        if isinstance(kept[1], DnsError):
+            raise kept[1]
+        return kept[1]
+
+    async def _look_up(self, name: str, kind: str, now: float) -> tuple[float, list[str] | DnsError]:
+        try:
+            answer = await self._resolver.resolve(dns.name.from_text(name), kind, search=False)
+        except dns.resolver.NoAnswer:
+            return self._keep((name, kind), now + 60, [])
+        except dns.resolver.NXDOMAIN:
+            return self._keep((name, kind), now + 60, NameNotFound(f"{name} does not exist"))
+        except (dns.exception.DNSException, OSError) as error:
+            raise DnsTemporary(f"{kind} look-up of {name} failed: {_reason(error)}") from error
+        values = [_value(record, kind) for record in answer]
+        ttl = min(answer.rrset.ttl if answer.rrset else 0, _LONGEST_TTL_SECONDS)
+        return self._keep((name, kind), now + ttl, values)
+
+    def _keep(
+        self, key: tuple[str, str], until: float, value: list[str] | DnsError
+    ) -> tuple[float, list[str] | DnsError]:
+        if len(self._cache) >= _CACHE_ENTRIES:
+            self._cache.clear()
+        self._cache[key] = (until, value)
+        return until, value
+
+
+def _value(record: object, kind: str) -> str:
+    if kind == "TXT":
+        return b"".join(record.strings).decode("utf-8", "replace")  # type: ignore[attr-defined]  # an rdata of TXT
+    return str(record)
+
+
+def _reason(error: Exception) -> str:
+    return "no server answered in time" if isinstance(error, dns.exception.Timeout) else str(error)[:200]
+
+
+def _nameserver(server: str) -> dns.nameserver.Do53Nameserver:
+    address, port = server, "53"
+    if server.startswith("["):
+        address, _, port = server[1:].partition("]:")
+    elif server.count(":") == 1:
+        address, _, port = server.partition(":")
+    return dns.nameserver.Do53Nameserver(str(ipaddress.ip_address(address)), int(port or 53))

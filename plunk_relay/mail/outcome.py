@@ -1,0 +1,65 @@
+"""How can an attempt end? Four values; replies are kept short and printable."""
+
+import re
+from dataclasses import dataclass
+
+_LONGEST_TEXT = 500
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's answer: code, RFC 3463 status when it gave one, text."""
+
+    code: int
+    enhanced: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.code, self.enhanced, self.text) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The peer took the responsibility."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now: try again later."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """Never: the peer, or the DNS, refused for good."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The final dot went out and no reply came: it may be delivered."""
+
+    text: str
+
+
+Outcome = Delivered | Deferred | Bounced | Unknown
+
+
+def read_reply(code: int, text: str) -> Reply:
+    """Make a Reply of what a server sent: control characters out, length bounded, enhanced status split off."""
+    clean = sanitize(text)
+    found = _ENHANCED.match(clean)
+    if found and found[1][0] == str(code)[0]:
+        return Reply(code, found[1], clean[found.end() :])
+    return Reply(code, None, clean)
+
+
+def sanitize(text: str) -> str:
+    """Return one printable line of bounded length."""
+    return _UNPRINTABLE.sub(" ", text[: _LONGEST_TEXT * 2])[:_LONGEST_TEXT].strip()
