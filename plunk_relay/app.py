@@ -1,0 +1,42 @@
+"""Which URLs are there? Every feature's endpoints, in the order of the reference."""
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from plunk_relay.domains.api import ENDPOINTS as DOMAINS
+from plunk_relay.emails.metrics import read_queue_gauges
+from plunk_relay.projects.actions import identify_key
+from plunk_relay.public.api import ENDPOINTS as PUBLIC
+from plunk_relay.relay import Relay
+from plunk_relay.send.api import ENDPOINTS as SEND
+from plunk_relay.web.dispatch import PathApp, Toolkit
+from plunk_relay.web.endpoint import Endpoint
+from plunk_relay.web.meta import meta_endpoints
+from plunk_relay.web.metrics import HttpMetrics
+from plunk_relay.web.ratelimit import RateLimiter, read_rates
+from plunk_relay.web.requestlog import RequestLog
+
+FEATURES: list[Endpoint] = [*SEND, *DOMAINS, *PUBLIC]
+
+
+def create_app(relay: Relay, request_log: RequestLog, *, more: Sequence[Endpoint] = ()) -> Starlette:
+    """Return the HTTP application; `more` are endpoints of this process alone, such as the pages of dev mode."""
+    metrics = HttpMetrics()
+    limiter = RateLimiter(read_rates(relay.settings.limits), relay.clock.monotonic)
+    toolkit = Toolkit(relay, identify_key, limiter, request_log, metrics)
+    endpoints = [*FEATURES, *meta_endpoints(FEATURES, metrics, [read_queue_gauges]), *more]
+    app = Starlette(routes=make_routes(toolkit, endpoints))
+    app.router.default = PathApp(toolkit, [])
+    app.router.redirect_slashes = False
+    return app
+
+
+def make_routes(toolkit: Toolkit, endpoints: Sequence[Endpoint]) -> list[Route]:
+    """Group endpoints by path; literal paths come before those with parameters."""
+    paths: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, []).append(endpoint)
+    ordered = sorted(paths.items(), key=lambda item: item[0].count("{"))
+    return [Route(path, PathApp(toolkit, group)) for path, group in ordered]

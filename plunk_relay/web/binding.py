@@ -1,0 +1,108 @@
+"""Does a request have the documented shape? pydantic checks; its findings are told in the documented vocabulary (zod 3).
+
+A validator that finds several faults in one field raises PydanticCustomError with `faults` in its context: a list of
+(path below the field, message, code).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from plunk_relay.errors import FieldError, MalformedBody, ValidationFailed
+
+Model = TypeVar("Model", bound=BaseModel)
+Fault = tuple[str, str, str]
+_EXPECTED = {
+    "string_type": "string",
+    "int_type": "number",
+    "float_type": "number",
+    "bool_type": "boolean",
+    "list_type": "array",
+    "dict_type": "object",
+    "model_type": "object",
+    "model_attributes_type": "object",
+    "int_from_float": "integer",
+}
+_KNOWN_CODES = frozenset(
+    "invalid_type invalid_string too_small too_big invalid_enum_value invalid_literal invalid_union"
+    " invalid_union_discriminator custom reserved_event required".split()
+)
+
+
+def parse_json(raw: bytes) -> object:
+    """Parse a body; an empty one is an empty object. Raises MalformedBody."""
+    if not raw:
+        return {}
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody("The request body is not valid JSON.") from error
+
+
+def bind(model: type[Model], value: object) -> Model:
+    """Make the model of a JSON value; raises ValidationFailed with every fault."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = [fault for item in error.errors(include_url=False) for fault in _translate(item)]
+        raise ValidationFailed(faults) from None
+
+
+def bind_query(model: type[Model], pairs: Sequence[tuple[str, str]]) -> Model:
+    """Make the model of a query string, the last of equal names winning; query models convert text leniently."""
+    try:
+        return model.model_validate(dict(pairs), strict=False)
+    except ValidationError as error:
+        faults = [fault for item in error.errors(include_url=False) for fault in _translate(item)]
+        raise ValidationFailed(faults) from None
+
+
+def report_faults(faults: Sequence[Fault]) -> PydanticCustomError:
+    """Return the error for a field validator to raise: each fault is (path below the field, message, code)."""
+    return PydanticCustomError("custom", "Invalid value", {"faults": list(faults)})
+
+
+def _translate(item: ErrorDetails) -> list[FieldError]:
+    path = ".".join(str(part) for part in item["loc"])
+    context: Mapping[str, Any] = item.get("ctx", {})
+    if "faults" in context:
+        return [FieldError(".".join(filter(None, (path, below))), m, code) for below, m, code in context["faults"]]
+    kind, received = item["type"], _type_name(item["input"])
+    if kind == "missing":
+        return [FieldError(path, "Required", "invalid_type", "undefined")]
+    if kind in _EXPECTED:
+        return [FieldError(path, f"Expected {_EXPECTED[kind]}, received {received}", "invalid_type", received)]
+    message, code = _describe(kind, context, item["msg"])
+    return [FieldError(path, message, code)]
+
+
+def _describe(kind: str, context: Mapping[str, Any], message: str) -> tuple[str, str]:
+    match kind:
+        case "string_too_short":
+            return f"String must contain at least {context['min_length']} character(s)", "too_small"
+        case "string_too_long":
+            return f"String must contain at most {context['max_length']} character(s)", "too_big"
+        case "too_short":
+            return f"Array must contain at least {context['min_length']} element(s)", "too_small"
+        case "too_long":
+            return f"Array must contain at most {context['max_length']} element(s)", "too_big"
+        case "greater_than" | "greater_than_equal":
+            return message, "too_small"
+        case "less_than" | "less_than_equal":
+            return message, "too_big"
+        case "literal_error" | "enum":
+            return f"Invalid value. Expected {context['expected']}", "invalid_enum_value"
+        case "string_pattern_mismatch":
+            return "Invalid", "invalid_string"
+    return message.removeprefix("Value error, "), kind if kind in _KNOWN_CODES else "custom"
+
+
+def _type_name(value: object) -> str:
+    """Name a JSON type as clients know it."""
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "unknown")

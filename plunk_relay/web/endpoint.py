@@ -1,0 +1,126 @@
+"""What is an endpoint? A function whose signature is the contract.
+
+The decorator holds method, path, guard and errors; parameters hold path, query and body; the return annotation holds the
+result; the docstring holds summary and prose. One `Endpoint` yields the route, the validation and the OpenAPI entry.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from plunk_relay.errors import RelayError
+from plunk_relay.web.access import Auth
+
+_PATH_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+class ApiModel(BaseModel):
+    """Base of bodies, queries and results: camelCase outside, strict types, unknown keys ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", strict=True)
+
+
+@dataclass(slots=True)
+class Claim:
+    """The request's hold on its Idempotency-Key; a handler that has written something calls `keep`."""
+
+    kept: bool = False
+
+    def keep(self) -> None:
+        """Keep the key even if the request fails from here on: its effect is there."""
+        self.kept = True
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """What an endpoint may know beside its parameters."""
+
+    request_id: str
+    ip: str | None
+    claim: Claim = field(default_factory=Claim)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that is not JSON, or has a status of its own."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+Handler = Callable[..., Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one path; `body` and `query` are models or None."""
+
+    method: str
+    path: str
+    auth: Auth
+    handler: Handler
+    tag: str
+    status: int
+    errors: tuple[type[RelayError], ...]
+    bucket: str | None
+    idempotent: bool
+    body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    path_parameters: tuple[str, ...]
+    extras: tuple[str, ...]
+    """Names among relay, caller, request that the handler asks for."""
+    result: Any
+    """The return annotation."""
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return inspect.getdoc(self.handler).partition("\n")[0] if self.handler.__doc__ else ""  # type: ignore[union-attr]
+
+    @property
+    def prose(self) -> str:
+        """The rest of the docstring."""
+        return (inspect.getdoc(self.handler) or "").partition("\n")[2].strip()
+
+
+def endpoint(  # noqa: PLR0913  each is a fact of the contract
+    method: str,
+    path: str,
+    *,
+    tag: str,
+    auth: Auth = Auth.DUAL,
+    status: int = 200,
+    errors: Sequence[type[RelayError]] = (),
+    bucket: str | None = None,
+    idempotent: bool = False,
+) -> Callable[[Handler], Endpoint]:
+    """Declare an endpoint; `bucket` names its rate limit, `idempotent` honours Idempotency-Key."""
+
+    def declare(handler: Handler) -> Endpoint:
+        hints = get_type_hints(handler)
+        path_parameters = tuple(_PATH_PARAMETER.findall(path))
+        return Endpoint(
+            method=method,
+            path=path,
+            auth=auth,
+            handler=handler,
+            tag=tag,
+            status=status,
+            errors=tuple(errors),
+            bucket=bucket,
+            idempotent=idempotent,
+            body=hints.get("body"),
+            query=hints.get("query"),
+            path_parameters=path_parameters,
+            extras=tuple(name for name in ("relay", "caller", "request") if name in hints),
+            result=hints.get("return"),
+        )
+
+    return declare

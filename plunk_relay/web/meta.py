@@ -1,0 +1,117 @@
+"""Is the server alive, ready, documented? The endpoints beside the API: no key, no envelope of their own."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plunk_relay import __version__
+from plunk_relay.relay import Relay
+from plunk_relay.web.access import Auth
+from plunk_relay.web.docs import render_docs
+from plunk_relay.web.endpoint import Answer, ApiModel, Endpoint, endpoint
+from plunk_relay.web.envelope import dump_json
+from plunk_relay.web.metrics import HttpMetrics, ReadGauges
+from plunk_relay.web.openapi import build_document
+
+_TAG = "Operating"
+_PAGE_POLICY = ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:")
+
+
+class Memory(ApiModel):
+    """Memory of the process in bytes."""
+
+    rss: int
+    """Resident set."""
+
+
+class Health(ApiModel):
+    """The process is alive."""
+
+    status: str
+    time: int
+    environment: str
+    uptime: float
+    memory_usage: Memory
+
+
+@endpoint("GET", "/health", tag=_TAG, auth=Auth.NONE)
+async def health(relay: Relay) -> Health:
+    """Tell that the process is alive."""
+    return Health(
+        status="ok",
+        time=int(relay.clock.now().timestamp() * 1000),
+        environment="production",
+        uptime=relay.clock.monotonic() - relay.started,
+        memory_usage=Memory(rss=_resident_bytes()),
+    )
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@endpoint("GET", "/ready", tag=_TAG, auth=Auth.NONE)
+async def ready(relay: Relay) -> Answer:
+    """Tell whether mail is accepted: 200, or 503 with the reasons."""
+    reasons = list_reasons(relay)
+    body = {"ready": not reasons, "reasons": reasons}
+    return Answer(dump_json(body), 503 if reasons else 200)
+
+
+def list_reasons(relay: Relay) -> list[str]:
+    """Return why nothing can be accepted now; empty when everything can."""
+    reasons = [relay.db.failure] if relay.db.failure else []
+    if relay.stopping.is_set():
+        reasons.append("the server is stopping")
+    return reasons + ([shortage] if (shortage := find_shortage(relay)) else [])
+
+
+def find_shortage(relay: Relay) -> str | None:
+    """Return what the disk lacks, bytes or inodes, below the limit of the settings; None when there is enough."""
+    directory = relay.settings.server.data_dir
+    least = relay.settings.limits.minimum_free_megabytes
+    free = shutil.disk_usage(directory).free // 1_000_000
+    if free < least:
+        return f"only {free} MB are free in {directory}; limits.minimum_free_megabytes is {least}"
+    volume = os.statvfs(directory)
+    if volume.f_files and volume.f_favail < 100:
+        return f"only {volume.f_favail} inodes are free in {directory}"
+    return None
+
+
+def meta_endpoints(features: Sequence[Endpoint], metrics: HttpMetrics, gauges: Sequence[ReadGauges]) -> list[Endpoint]:
+    """Return the operating endpoints; the document covers `features` and these."""
+    documents: list[dict[str, Any]] = []
+
+    def document(relay: Relay) -> dict[str, Any]:
+        if not documents:
+            url = relay.settings.server.public_url.rstrip("/")
+            documents.append(build_document([*features, health, ready], version=__version__, server_url=url))
+        return documents[0]
+
+    @endpoint("GET", "/openapi.json", tag=_TAG, auth=Auth.NONE)
+    async def openapi(relay: Relay) -> Answer:
+        """Return this API as an OpenAPI 3.1 document."""
+        return Answer(dump_json(document(relay)))
+
+    @endpoint("GET", "/docs", tag=_TAG, auth=Auth.NONE)
+    async def docs(relay: Relay) -> Answer:
+        """Show the API reference."""
+        return Answer(render_docs(document(relay)), content_type="text/html; charset=utf-8", headers=[_PAGE_POLICY])
+
+    @endpoint("GET", "/metrics", tag=_TAG, auth=Auth.NONE)
+    async def prometheus(relay: Relay) -> Answer:
+        """Return metrics for Prometheus."""
+        for read in gauges:
+            metrics.set_gauges(await read(relay))
+        return Answer(metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @endpoint("GET", "/", tag=_TAG, auth=Auth.NONE)
+    async def root(relay: Relay) -> Answer:
+        """Lead to the reference."""
+        return Answer(status=302, headers=[("location", f"{relay.settings.server.public_url.rstrip('/')}/docs")])
+
+    return [health, ready, openapi, docs, prometheus, root]

@@ -1,0 +1,170 @@
+"""What may a client ask for, in OpenAPI 3.1? Made from the endpoints themselves."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from plunk_relay.errors import (
+    InvalidApiKey,
+    MalformedBody,
+    MissingAuth,
+    NotSignedIn,
+    ProjectDisabled,
+    RateLimited,
+    RelayError,
+    ValidationFailed,
+)
+from plunk_relay.web.access import Auth
+from plunk_relay.web.endpoint import Endpoint
+
+_REF = "#/components/schemas/{model}"
+_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["success", "error", "timestamp"],
+    "properties": {
+        "success": {"const": False},
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "statusCode", "requestId"],
+            "properties": {
+                "code": {"type": "string", "description": "Machine-readable code"},
+                "message": {"type": "string", "description": "Human-readable description"},
+                "statusCode": {"type": "integer"},
+                "requestId": {"type": "string", "format": "uuid"},
+                "errors": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["field", "message", "code"],
+                        "properties": {
+                            "field": {"type": "string", "description": "Dot path, such as to.0"},
+                            "message": {"type": "string"},
+                            "code": {"type": "string"},
+                            "received": {"type": "string"},
+                        },
+                    },
+                },
+                "details": {"type": "object"},
+                "suggestion": {"type": "string"},
+            },
+        },
+        "timestamp": {"type": "string", "format": "date-time"},
+    },
+}
+
+
+def build_document(endpoints: Sequence[Endpoint], *, version: str, server_url: str) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    schemas = _schemas(endpoints)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        path = re.sub(r"\{(\w+):path\}", r"{\1}", endpoint.path)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Plunk Relay",
+            "version": version,
+            "description": "Transactional mail over HTTP and SMTP, delivered by your own server.",
+        },
+        "servers": [{"url": server_url}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas, "Error": _ERROR_SCHEMA},
+            "securitySchemes": {
+                "secretKey": {"type": "http", "scheme": "bearer", "description": "The project's secret key, sk_..."},
+                "publicKey": {"type": "http", "scheme": "bearer", "description": "The project's public key, pk_..."},
+            },
+        },
+    }
+
+
+def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = []
+    for endpoint in endpoints:
+        if endpoint.body is not None:
+            wanted.append((endpoint.body, "validation"))
+        wanted += [(model, "serialization") for model in _models_of(endpoint.result)]
+    _, definitions = models_json_schema(list(dict.fromkeys(wanted)), by_alias=True, ref_template=_REF)
+    found: dict[str, Any] = definitions.get("$defs", {})
+    return found
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return [item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)]
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.handler.__name__,
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "description": endpoint.prose,
+        "parameters": _parameters(endpoint),
+        "responses": _responses(endpoint),
+        "security": _security(endpoint.auth),
+    }
+    if endpoint.body is not None:
+        schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _security(auth: Auth) -> list[dict[str, list[str]]]:
+    if auth is Auth.NONE:
+        return []
+    return [{"secretKey": []}, {"publicKey": []}] if auth is Auth.ANY_KEY else [{"secretKey": []}]
+
+
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in endpoint.path_parameters
+    ]
+    if endpoint.query is not None:
+        schema = endpoint.query.model_json_schema(by_alias=True, ref_template=_REF)
+        for name, value in schema.get("properties", {}).items():
+            required = name in schema.get("required", [])
+            found.append({"name": name, "in": "query", "required": required, "schema": value})
+    if endpoint.idempotent:
+        schema = {"type": "string", "minLength": 1, "maxLength": 255}
+        text = "A second request with the same key is refused with 409 for 24 hours."
+        found.append({"name": "Idempotency-Key", "in": "header", "schema": schema, "description": text})
+    return found
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    responses: dict[str, Any] = {str(endpoint.status): _success(endpoint)}
+    codes: dict[int, list[str]] = {}
+    for error in _errors_of(endpoint):
+        codes.setdefault(error.status, []).append(error.code)
+    for status, names in sorted(codes.items()):
+        schema = {"$ref": _REF.format(model="Error")}
+        text = ", ".join(dict.fromkeys(names))
+        responses[str(status)] = {"description": text, "content": {"application/json": {"schema": schema}}}
+    return responses
+
+
+def _success(endpoint: Endpoint) -> dict[str, Any]:
+    if not _models_of(endpoint.result):
+        return {"description": "Success"}
+    schema = TypeAdapter(endpoint.result).json_schema(mode="serialization", by_alias=True, ref_template=_REF)
+    schema.pop("$defs", None)
+    if isinstance(endpoint.result, type):
+        schema = {"$ref": _REF.format(model=endpoint.result.__name__)}
+    return {"description": "Success", "content": {"application/json": {"schema": schema}}}
+
+
+def _errors_of(endpoint: Endpoint) -> list[type[RelayError]]:
+    found = list(endpoint.errors)
+    if endpoint.auth is not Auth.NONE:
+        found += [NotSignedIn if endpoint.auth is Auth.DUAL else MissingAuth, InvalidApiKey, RateLimited]
+        found += [ProjectDisabled] if endpoint.method != "GET" else []
+    if endpoint.body is not None:
+        found += [MalformedBody, ValidationFailed]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,72 @@
+"""What does the toolkit store? Idempotency keys and the log of requests."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.tables import api_requests, idempotency_keys
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClaim:
+    """A request's hold on an Idempotency-Key; `status_code` is None while it runs."""
+
+    key: str
+    request_id: str
+    method: str
+    path: str
+    status_code: int | None
+    created_at: datetime
+
+
+_INSERT_KEY = insert_if_absent(idempotency_keys, ["project_id", "key"])
+_COLUMNS = [idempotency_keys.c[name] for name in StoredClaim.__dataclass_fields__]
+
+
+def claim_key(tx: sa.Connection, project_id: str, claim: StoredClaim, *, expires_at: datetime) -> StoredClaim | None:
+    """Claim a key; return None on success, else who has it. An expired claim counts as absent."""
+    mine = (idempotency_keys.c.project_id == project_id) & (idempotency_keys.c.key == claim.key)
+    tx.execute(sa.delete(idempotency_keys).where(mine, idempotency_keys.c.expires_at <= claim.created_at))
+    row = {name: getattr(claim, name) for name in StoredClaim.__dataclass_fields__}
+    if tx.execute(_INSERT_KEY, row | {"project_id": project_id, "expires_at": expires_at}).rowcount == 1:
+        return None
+    return StoredClaim(*tx.execute(sa.select(*_COLUMNS).where(mine)).one())
+
+
+def settle_key(tx: sa.Connection, project_id: str, key: str, request_id: str, status_code: int) -> None:
+    """Note the answer of the claiming request."""
+    tx.execute(sa.update(idempotency_keys).where(_held(project_id, key, request_id)).values(status_code=status_code))
+
+
+def release_key(tx: sa.Connection, project_id: str, key: str, request_id: str) -> None:
+    """Forget a claim whose request was refused: the key may be used again."""
+    tx.execute(sa.delete(idempotency_keys).where(_held(project_id, key, request_id)))
+
+
+def delete_expired_keys(tx: sa.Connection, *, now: datetime) -> int:
+    """Remove keys whose time is over; return how many."""
+    return tx.execute(sa.delete(idempotency_keys).where(idempotency_keys.c.expires_at <= now)).rowcount
+
+
+def delete_old_requests(tx: sa.Connection, *, before: datetime, limit: int = 5000) -> int:
+    """Remove a batch of log lines from before a moment; return how many. Ids are ordered by time."""
+    old = (
+        sa.select(api_requests.c.id).where(api_requests.c.created_at < before).order_by(api_requests.c.id).limit(limit)
+    )
+    return tx.execute(sa.delete(api_requests).where(api_requests.c.id.in_(old))).rowcount
+
+
+def insert_requests(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Store a batch of log lines."""
+    tx.execute(sa.insert(api_requests), rows)
+
+
+def _held(project_id: str, key: str, request_id: str) -> sa.ColumnElement[bool]:
+    return (
+        (idempotency_keys.c.project_id == project_id)
+        & (idempotency_keys.c.key == key)
+        & (idempotency_keys.c.request_id == request_id)
+    )
