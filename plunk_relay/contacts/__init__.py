@@ -1,0 +1,1 @@
+"""To whom does a project write? Contacts: an address, a subscription and custom fields."""

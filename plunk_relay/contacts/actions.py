@@ -1,0 +1,77 @@
+"""What happens to contacts? Made or merged by address, subscribed and unsubscribed; every flip is an event."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from plunk_relay.contacts import queries
+from plunk_relay.contacts.merge import merge_data
+from plunk_relay.contacts.queries import Contact
+from plunk_relay.events.queries import NewEvent, record_events
+from plunk_relay.ids import new_id
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+@dataclass(frozen=True, slots=True)
+class ContactChange:
+    """What a request says about a contact: `subscribed` None leaves the flag of an existing contact as it is."""
+
+    email: str
+    """Normalised address."""
+    data: Mapping[str, Any] | None = None
+    subscribed: bool | None = None
+    subscribed_if_new: bool = True
+    new_id: str | None = None
+    """Id to use when the contact is made; None: a fresh one."""
+
+
+def upsert_contact(
+    tx: "sa.Connection", project_id: str, change: ContactChange, *, now: datetime
+) -> tuple[Contact, bool]:
+    """Make or merge a contact; return it and whether it is new.
+
+    A flip of an existing contact's subscription records `contact.subscribed` or `contact.unsubscribed`; creation
+    records nothing. Raises BadRequest when `data.locale` is not a string.
+    """
+    existing = queries.find_contact_by_email(tx, project_id, change.email)
+    if existing is None:
+        return _insert(tx, project_id, change, now=now), True
+    data = merge_data(existing.data, change.data) if change.data else existing.data
+    subscribed = existing.subscribed if change.subscribed is None else change.subscribed
+    if data == existing.data and subscribed == existing.subscribed:
+        return existing, False
+    queries.update_contact(tx, existing.id, data=data, subscribed=subscribed, now=now)
+    if subscribed != existing.subscribed:
+        record_events(tx, [subscription_event(existing, subscribed, now=now)])
+    return replace(existing, data=data, subscribed=subscribed, updated_at=now), False
+
+
+def set_subscription(  # noqa: PLR0913  each is a fact of the event
+    tx: "sa.Connection", contact: Contact, *, subscribed: bool, reason: str | None, email_id: str | None, now: datetime
+) -> Contact:
+    """Set the subscription; only a flip is written and recorded as an event."""
+    if contact.subscribed == subscribed:
+        return contact
+    queries.update_contact(tx, contact.id, data=contact.data, subscribed=subscribed, now=now)
+    record_events(tx, [subscription_event(contact, subscribed, now=now, reason=reason, email_id=email_id)])
+    return replace(contact, subscribed=subscribed, updated_at=now)
+
+
+def subscription_event(
+    contact: Contact, subscribed: bool, *, now: datetime, reason: str | None = None, email_id: str | None = None
+) -> NewEvent:
+    """Describe a flip of the subscription."""
+    name = "contact.subscribed" if subscribed else "contact.unsubscribed"
+    data = {"reason": reason} if reason else None
+    return NewEvent(contact.project_id, name, contact.id, email_id, data, now)
+
+
+def _insert(tx: "sa.Connection", project_id: str, change: ContactChange, *, now: datetime) -> Contact:
+    subscribed = change.subscribed_if_new if change.subscribed is None else change.subscribed
+    data = merge_data(None, change.data)
+    contact = Contact(change.new_id or new_id(), project_id, change.email, data, subscribed, now, now)
+    queries.insert_contact(tx, contact)
+    return contact

@@ -1,0 +1,129 @@
+"""Which bytes leave? A submitted message as it was kept, or one composed from an API mail; signed either way.
+
+The same mail gives the same bytes at every attempt: the boundary comes from the Message-ID, Date and the signatures'
+time from the moment of acceptance, so that a receiver can tell a retry from a second mail.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from plunk_relay.delivery.footer import footer_html
+from plunk_relay.delivery.outcomes import Failed
+from plunk_relay.domains.actions import Identity, find_identity
+from plunk_relay.emails.queries import Email, load_content
+from plunk_relay.emails.queue import Claimed
+from plunk_relay.mail.address import Mailbox, domain_of
+from plunk_relay.mail.compose import Attachment, Outgoing, compose, default_headers
+from plunk_relay.mail.dkim import sign
+from plunk_relay.mail.html import add_footer, wrap_fragment
+from plunk_relay.projects.actions import get_project
+from plunk_relay.projects.queries import Project
+from plunk_relay.relay import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Everything that the bytes depend on."""
+
+    claimed: Claimed
+    project: Project
+    identity: Identity
+    content: bytes
+    attachments: bytes | None
+    public_url: str
+
+
+async def gather_draft(relay: Relay, claimed: Claimed) -> Draft | Failed:
+    """Look up what a mail needs; Failed when it must not be sent any more."""
+    email = claimed.email
+    project = await get_project(relay, claimed.project_id)
+    if project.disabled:
+        return Failed("Project is disabled")
+    domain = domain_of(email.from_address)
+    identity = await find_identity(relay, claimed.project_id, domain)
+    if identity is None or not identity.verified:
+        return Failed(f"The sender's domain {domain} is not verified")
+    content = claimed.content if claimed.content is not None else await _load(relay, email.content_id)
+    if content is None:
+        return Failed("The content of this mail is gone")
+    attachments = await _load(relay, email.attachments_id)
+    return Draft(claimed, project, identity, content, attachments, relay.settings.server.public_url)
+
+
+async def _load(relay: Relay, content_id: str | None) -> bytes | None:
+    return None if content_id is None else await relay.db.read(load_content, content_id)
+
+
+def build_messages(drafts: Sequence[Draft]) -> list[bytes | Failed]:
+    """Compose and sign a batch; for a thread: signing takes 0.3 ms a message."""
+    return [_build_safely(draft) for draft in drafts]
+
+
+def _build_safely(draft: Draft) -> bytes | Failed:
+    """Build one message; one that cannot be built must not take its batch along."""
+    try:
+        return build_message(draft)
+    except (ValueError, LookupError) as error:
+        return Failed(f"The message cannot be composed: {error}")
+
+
+def build_message(draft: Draft) -> bytes:
+    """Return the signed message, CRLF lines."""
+    claimed = draft.claimed
+    message = draft.content if claimed.kind == "MIME" else compose(_outgoing(draft))
+    timestamp = int(claimed.created_at.timestamp())
+    return sign(message, domain=draft.identity.domain, keys=draft.identity.keys, timestamp=timestamp) + message
+
+
+def _outgoing(draft: Draft) -> Outgoing:
+    email = draft.claimed.email
+    html = _final_html(draft, email)
+    return Outgoing(
+        message_id=email.message_id,
+        date=draft.claimed.created_at,
+        sender=Mailbox(email.from_address, email.from_name or draft.project.name),
+        recipient=Mailbox(email.recipient, email.to_name),
+        reply_to=email.reply_to,
+        subject=email.subject,
+        html=html,
+        headers=email.headers or {},
+        attachments=_attachments(draft.attachments),
+        defaults=default_headers(
+            mail_class=email.mail_class,  # type: ignore[arg-type]  # one of the three words, written by us
+            campaign=email.campaign_id is not None,
+            html=html,
+            contact_id=email.contact_id,
+            email_id=email.id,
+            api_url=draft.public_url,
+        ),
+    )
+
+
+def _final_html(draft: Draft, email: Email) -> str:
+    html = draft.content.decode()
+    if email.mail_class == "marketing":
+        footer = footer_html(
+            project_name=draft.project.name,
+            language=draft.project.language,
+            url=f"{draft.public_url}/unsubscribe/{email.contact_id}?e={email.id}",
+        )
+        return wrap_fragment(add_footer(html, footer))
+    return wrap_fragment(html)
+
+
+def _attachments(data: bytes | None) -> list[Attachment]:
+    if data is None:
+        return []
+    return [
+        Attachment(
+            filename=item["filename"],
+            content=base64.b64decode(item["content"]),
+            content_type=item["contentType"],
+            disposition=item["disposition"],
+            content_id=item["contentId"],
+        )
+        for item in orjson.loads(data)
+    ]

@@ -1,0 +1,1 @@
+"""Does it add up? Every accepted mail is in exactly one state, and mail and delivery tell the same story."""

@@ -1,0 +1,255 @@
+"""What is in the queue, and whose turn is it?
+
+A delivery is QUEUED until it is final: DELIVERED, BOUNCED, EXPIRED, SUPPRESSED, CANCELLED or FAILED; an operator may put
+it on HELD. `due_at` says when it may be tried; a claim moves it to the end of the lease, so a claimed row whose worker
+died is simply due again. Finished rows stay: they are the ledger.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.tables import attempts, captured, contents, deliveries, emails
+from plunk_relay.emails.queries import EMAIL_COLUMNS, Email
+
+FINAL_STATES = ("DELIVERED", "BOUNCED", "EXPIRED", "SUPPRESSED", "CANCELLED", "FAILED")
+INLINE_CONTENT_BYTES = 65536
+"""Contents up to this size are read with the claim; larger ones one by one when their turn comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery in the hands of a worker."""
+
+    id: str
+    project_id: str
+    sender: str
+    recipient: str
+    domain: str
+    attempts: int
+    dot_sent_at: datetime | None
+    unknown_outcomes: int
+    never_twice: bool
+    expires_at: datetime
+    created_at: datetime
+    email: Email
+    kind: str | None
+    """MIME or HTML; None when the content is gone."""
+    content: bytes | None
+    """The content when it is small; None: read it."""
+
+
+_INSERT = sa.insert(deliveries)
+_QUEUED = deliveries.c.state == "QUEUED"
+_NEXT_TURN = (
+    sa.select(deliveries.c.priority, deliveries.c.project_id)
+    .where(
+        _QUEUED,
+        (deliveries.c.priority > sa.bindparam("after_priority"))
+        | (
+            (deliveries.c.priority == sa.bindparam("after_priority"))
+            & (deliveries.c.project_id > sa.bindparam("after_project"))
+        ),
+    )
+    .order_by(deliveries.c.priority, deliveries.c.project_id)
+    .limit(1)
+)
+_DUE_OF_TURN = (
+    sa.select(deliveries.c.id)
+    .where(
+        _QUEUED,
+        deliveries.c.priority == sa.bindparam("turn_priority"),
+        deliveries.c.project_id == sa.bindparam("turn_project"),
+        deliveries.c.due_at <= sa.bindparam("now"),
+        deliveries.c.domain.not_in(sa.bindparam("busy", expanding=True)),
+    )
+    .order_by(deliveries.c.due_at)
+    .limit(sa.bindparam("most"))
+    .offset(sa.bindparam("skipped"))
+)
+_INLINE = sa.case((contents.c.size <= INLINE_CONTENT_BYTES, contents.c.data), else_=None)
+_CLAIMED = (
+    sa.select(
+        deliveries.c.id,
+        deliveries.c.project_id,
+        deliveries.c.sender,
+        deliveries.c.recipient,
+        deliveries.c.domain,
+        deliveries.c.attempts,
+        deliveries.c.dot_sent_at,
+        deliveries.c.unknown_outcomes,
+        deliveries.c.never_twice,
+        deliveries.c.expires_at,
+        deliveries.c.created_at,
+        contents.c.kind,
+        _INLINE.label("content"),
+        *(column.label(f"email_{column.name}") for column in EMAIL_COLUMNS),
+    )
+    .select_from(
+        deliveries.join(emails, emails.c.id == deliveries.c.email_id).outerjoin(
+            contents, contents.c.id == emails.c.content_id
+        )
+    )
+    .where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(deliveries.c.priority, deliveries.c.id)
+)
+_LEASE = (
+    sa.update(deliveries)
+    .where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .values(due_at=sa.bindparam("lease_until"), lease_owner=sa.bindparam("owner"))
+)
+_SENDING = (
+    sa.update(emails)
+    .where(
+        emails.c.id.in_(
+            sa.select(deliveries.c.email_id).where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
+        ),
+        emails.c.status == "PENDING",
+    )
+    .values(status="SENDING")
+)
+_DOT = sa.update(deliveries).where(deliveries.c.id == sa.bindparam("row_id")).values(dot_sent_at=sa.bindparam("moment"))
+_OUTCOME = (
+    sa.update(deliveries)
+    .where(deliveries.c.id == sa.bindparam("row_id"), _QUEUED)
+    .values(
+        state=sa.bindparam("new_state"),
+        due_at=sa.bindparam("new_due_at"),
+        lease_owner=None,
+        dot_sent_at=None,
+        attempts=deliveries.c.attempts + sa.bindparam("counted"),
+        unknown_outcomes=deliveries.c.unknown_outcomes + sa.bindparam("unknown"),
+        last_reply=sa.bindparam("reply"),
+        finished_at=sa.bindparam("new_finished_at"),
+    )
+)
+_INSERT_ATTEMPT = sa.insert(attempts)
+
+
+def insert_deliveries(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Put deliveries into the queue; `actions.queue_mails` makes the rows."""
+    tx.execute(_INSERT, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker asks for: at most `limit` due deliveries, none to the `busy` domains or of the `busy_projects`."""
+
+    owner: str
+    now: datetime
+    lease_until: datetime
+    limit: int
+    busy: Collection[str] = ()
+    busy_projects: Collection[str] = ()
+    after_project: str = ""
+    """The project that had the last turn: within a priority the next one is first."""
+
+
+def claim_due(tx: sa.Connection, claim: Claim) -> list[Claimed]:
+    """Lease due deliveries to a worker: by priority; within a priority projects take turns; within a project by time."""
+    ids: list[str] = []
+    for priority, project_ids in _turns(tx).items():
+        waiting = _rotate([p for p in project_ids if p not in claim.busy_projects], claim.after_project)
+        ids += _share(tx, claim, priority, waiting, claim.limit - len(ids))
+        if len(ids) >= claim.limit:
+            break
+    if not ids:
+        return []
+    tx.execute(_LEASE, {"ids": ids, "lease_until": claim.lease_until, "owner": claim.owner})
+    tx.execute(_SENDING, {"ids": ids})
+    return [_claimed(row) for row in tx.execute(_CLAIMED, {"ids": ids})]
+
+
+def _turns(tx: sa.Connection) -> dict[int, list[str]]:
+    """Step through the index from one (priority, project) to the next; cost grows with projects, not with mails."""
+    turns: dict[int, list[str]] = {}
+    at = {"after_priority": -1, "after_project": ""}
+    while row := tx.execute(_NEXT_TURN, at).one_or_none():
+        turns.setdefault(row.priority, []).append(row.project_id)
+        at = {"after_priority": row.priority, "after_project": row.project_id}
+    return turns
+
+
+def _rotate(project_ids: list[str], after: str) -> list[str]:
+    return [p for p in project_ids if p > after] + [p for p in project_ids if p <= after]
+
+
+def _share(tx: sa.Connection, claim: Claim, priority: int, waiting: list[str], room: int) -> list[str]:
+    """Give each waiting project an equal part of the room, and what is left to those who have more, in turn."""
+    ids: list[str] = []
+    taken = dict.fromkeys(waiting, 0)
+    while waiting and room > len(ids):
+        part = max(1, (room - len(ids)) // len(waiting))
+        hungry = []
+        for project_id in waiting:
+            most = min(part, room - len(ids))
+            if most <= 0:
+                break
+            due = _due(tx, claim, priority, project_id, most, taken[project_id])
+            ids += due
+            taken[project_id] += len(due)
+            if len(due) == most:
+                hungry.append(project_id)
+        waiting = hungry
+    return ids
+
+
+def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: int, skipped: int) -> list[str]:  # noqa: PLR0913
+    values = {
+        "turn_priority": priority,
+        "turn_project": project_id,
+        "now": claim.now,
+        "busy": list(claim.busy),
+        "most": most,
+        "skipped": skipped,
+    }
+    return list(tx.execute(_DUE_OF_TURN, values).scalars())
+
+
+def _claimed(row: sa.Row[Any]) -> Claimed:
+    return Claimed(*row[:11], email=Email(*row[13:]), kind=row.kind, content=row.content)
+
+
+def mark_dots(tx: sa.Connection, delivery_ids: Sequence[str], *, now: datetime) -> None:
+    """Note that the final dot of these is about to go out: from now on they may be delivered without our knowing."""
+    tx.execute(_DOT, [{"row_id": delivery_id, "moment": now} for delivery_id in delivery_ids])
+
+
+def record_outcomes(tx: sa.Connection, rows: list[dict[str, Any]], tries: list[dict[str, Any]]) -> None:
+    """End leases: set each row's new state and next time, and store the attempts; `delivery/outcomes` makes the rows."""
+    tx.execute(_OUTCOME, rows)
+    if tries:
+        tx.execute(_INSERT_ATTEMPT, tries)
+
+
+def keep_captured(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Store the messages that the route `capture` keeps; one kept before a crash stays."""
+    tx.execute(insert_if_absent(captured, ["delivery_id"]), rows)
+
+
+def give_back(tx: sa.Connection, owner: str, *, now: datetime) -> int:
+    """End the leases of a worker that stops: what it did not finish is due at once; returns how many."""
+    mine = (deliveries.c.lease_owner == owner) & _QUEUED
+    return _release(tx, mine, now)
+
+
+def take_over(tx: sa.Connection, owner: str, *, now: datetime) -> int:
+    """End the leases of workers before `owner`, which died: at most one server owns the data; returns how many."""
+    theirs = (deliveries.c.lease_owner != owner) & deliveries.c.lease_owner.is_not(None) & _QUEUED
+    return _release(tx, theirs, now)
+
+
+def _release(tx: sa.Connection, where: sa.ColumnElement[bool], now: datetime) -> int:
+    mails = sa.select(deliveries.c.email_id).where(where)
+    tx.execute(sa.update(emails).where(emails.c.id.in_(mails), emails.c.status == "SENDING").values(status="PENDING"))
+    return tx.execute(sa.update(deliveries).where(where).values(due_at=now, lease_owner=None)).rowcount
+
+
+def delete_old_attempts(tx: sa.Connection, *, before: datetime, limit: int = 5000) -> int:
+    """Remove a batch of conversations from before a moment; return how many. Ids are ordered by time."""
+    old = sa.select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.id).limit(limit)
+    return tx.execute(sa.delete(attempts).where(attempts.c.id.in_(old))).rowcount

@@ -1,0 +1,1 @@
+"""Whose mail is it? Projects: the tenants, each with one public and one secret key."""
