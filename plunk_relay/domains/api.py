@@ -1,0 +1,140 @@
+"""What may be asked about domains? List, add, verify, delete (contract section 7)."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from plunk_relay.domains import actions, queries
+from plunk_relay.domains.queries import Domain
+from plunk_relay.domains.records import DnsRecord
+from plunk_relay.errors import BadRequest, Conflict, Forbidden, NotFound
+from plunk_relay.relay import Relay
+from plunk_relay.web.access import Caller
+from plunk_relay.web.endpoint import ApiModel, Endpoint, endpoint
+
+_TAG = "Domains"
+
+
+class RecordBody(ApiModel):
+    """A DNS record to publish and whether it was found."""
+
+    type: str = Field(description="TXT or MX")
+    name: str = Field(description="Full name of the record")
+    value: str = Field(description="What to publish")
+    priority: int | None = Field(None, description="For MX records")
+    required: bool = Field(description="Needed before mail can be sent; the others help it to arrive")
+    purpose: str = Field(description="dkim-rsa, dkim-ed25519, spf, return-path, return-path-spf or dmarc")
+    status: str = Field(description="NotStarted, Pending (absent), Failed (another value), Success, TemporaryFailure")
+
+
+class DomainBody(ApiModel):
+    """A sending domain."""
+
+    id: str
+    domain: str
+    verified: bool
+    status: str
+    dkim_tokens: list[str]
+    project_id: str
+    records: list[RecordBody]
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewDomain(ApiModel):
+    """A domain to add."""
+
+    model_config = {"json_schema_extra": {"examples": [{"domain": "example.com"}]}}
+    domain: str = Field(min_length=3, max_length=253, description="Bare name, such as example.com")
+    project_id: str | None = Field(None, description="Accepted and passed over: the key names the project")
+
+
+class Verification(ApiModel):
+    """What the DNS said just now."""
+
+    domain: str
+    tokens: list[str]
+    status: str
+    verified: bool
+    records: list[RecordBody]
+
+
+class Deleted(ApiModel):
+    """Done."""
+
+    success: bool
+
+
+@endpoint("GET", "/domains/project/{project_id}", tag=_TAG)
+async def list_domains(relay: Relay, caller: Caller, project_id: str) -> list[DomainBody]:
+    """List the project's domains, newest first.
+
+    The key names the project; the path parameter is passed over.
+    """
+    found = await relay.db.read(queries.list_domains, caller.project_id)
+    return [_body(domain, await actions.describe_records(relay, domain)) for domain in found]
+
+
+@endpoint("POST", "/domains", tag=_TAG, status=201, errors=(BadRequest, Forbidden))
+async def add_domain(relay: Relay, caller: Caller, body: NewDomain) -> DomainBody:
+    """Add a domain and get the DNS records to publish.
+
+    Mail can be sent from it once the required DKIM record is found: at once with the verify endpoint, else within five
+    minutes.
+    """
+    domain = await actions.add_domain(relay, caller.project_id, body.domain)
+    return _body(domain, await actions.describe_records(relay, domain))
+
+
+@endpoint("GET", "/domains/{domain_id}/verify", tag=_TAG, errors=(NotFound,))
+async def verify_domain(relay: Relay, caller: Caller, domain_id: str) -> Verification:
+    """Look the domain's records up now."""
+    domain = await actions.get_domain(relay, caller.project_id, domain_id)
+    checked, records = await actions.verify_domain(relay, domain)
+    return Verification(
+        domain=checked.domain,
+        tokens=_tokens(records),
+        status=checked.status,
+        verified=checked.verified,
+        records=[_record(record) for record in records],
+    )
+
+
+@endpoint("DELETE", "/domains/{domain_id}", tag=_TAG, errors=(NotFound, Conflict))
+async def delete_domain(relay: Relay, caller: Caller, domain_id: str) -> Deleted:
+    """Remove a domain that no template and no unfinished campaign uses."""
+    await actions.delete_domain(relay, caller.project_id, domain_id)
+    return Deleted(success=True)
+
+
+def _body(domain: Domain, records: list[DnsRecord]) -> DomainBody:
+    return DomainBody(
+        id=domain.id,
+        domain=domain.domain,
+        verified=domain.verified,
+        status=domain.status,
+        dkim_tokens=_tokens(records),
+        project_id=domain.project_id,
+        records=[_record(record) for record in records],
+        created_at=domain.created_at,
+        updated_at=domain.updated_at,
+    )
+
+
+def _record(record: DnsRecord) -> RecordBody:
+    return RecordBody(
+        type=record.type,
+        name=record.name,
+        value=record.value,
+        priority=record.priority,
+        required=record.required,
+        purpose=record.purpose,
+        status=record.status,
+    )
+
+
+def _tokens(records: list[DnsRecord]) -> list[str]:
+    return [record.name.partition(".")[0] for record in records if record.purpose.startswith("dkim")]
+
+
+ENDPOINTS: list[Endpoint] = [list_domains, add_domain, verify_domain, delete_domain]

@@ -1,0 +1,305 @@
+"""What happens when a mail is sent? Resolve sender and template, check every recipient, render, queue in one unit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from plunk_relay.contacts.actions import ContactChange
+from plunk_relay.contacts.merge import merge_data
+from plunk_relay.contacts.queries import Contact, find_contacts_by_email
+from plunk_relay.domains.actions import check_sender
+from plunk_relay.domains.queries import list_domains
+from plunk_relay.emails.actions import ContactMovedError, NewMail, QueuedMail, queue_mails
+from plunk_relay.emails.queries import Content, count_created_since
+from plunk_relay.errors import (
+    BadRequest,
+    BillingLimitReached,
+    FieldError,
+    TemplateNotFound,
+    Unavailable,
+    ValidationFailed,
+)
+from plunk_relay.ids import new_id
+from plunk_relay.log import get_logger
+from plunk_relay.mail.address import Mailbox, domain_of, normalize_address
+from plunk_relay.mail.template import contact_urls, has_placeholders, merge_scope, render
+from plunk_relay.projects.actions import get_project
+from plunk_relay.relay import Relay
+from plunk_relay.send.request import AddressObject, AttachmentBody, SendRequest
+from plunk_relay.templates.queries import Template, find_template
+from plunk_relay.web.meta import list_reasons
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+log = get_logger("send")
+_RENDER_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request resolved: what every recipient's mail has in common."""
+
+    project_id: str
+    sender: Mailbox
+    subject: str
+    body: str
+    reply_to: str | None
+    mail_class: str
+    template: Template | None
+    request: SendRequest
+
+    @property
+    def needs_contact(self) -> bool:
+        """Whether the text depends on the contact."""
+        return has_placeholders(self.subject) or has_placeholders(self.body)
+
+
+async def send_message(relay: Relay, project_id: str, request: SendRequest) -> list[QueuedMail]:
+    """Queue one mail a recipient; all or nothing.
+
+    Raises ValidationFailed, TemplateNotFound, Forbidden (sender), BadRequest (marketing mail to the unsubscribed),
+    BillingLimitReached, Unavailable.
+    """
+    _refuse_when_full(relay)
+    _check_attachments(relay, request)
+    message = await _resolve(relay, project_id, request)
+    await _check_billing(relay, project_id, len(request.to))
+    for _ in range(_RENDER_TRIES):
+        contacts = await _find_contacts(relay, message)
+        try:
+            return await _queue(relay, message, contacts)
+        except ContactMovedError:
+            continue
+    raise Unavailable("The contact changed while the mail was rendered; try again.")
+
+
+def _refuse_when_full(relay: Relay) -> None:
+    reasons = list_reasons(relay)
+    if reasons:
+        log.warning("mail refused", reasons=reasons)
+        raise Unavailable("The relay cannot accept mail at the moment.")
+
+
+def _check_attachments(relay: Relay, request: SendRequest) -> None:
+    files = request.attachments or []
+    limits = relay.settings.limits
+    faults: list[FieldError] = []
+    if len(files) > limits.attachment_count:
+        faults.append(FieldError("attachments", f"At most {limits.attachment_count} attachments are allowed", "custom"))
+    if sum(len(file.content) for file in files) > limits.attachment_megabytes * 1024 * 1024 * 4 / 3:
+        text = f"Attachments may have {limits.attachment_megabytes:g} MB together"
+        faults.append(FieldError("attachments", text, "custom"))
+    faults += [
+        FieldError(f"attachments.{index}.contentId", "An inline attachment needs a contentId", "custom")
+        for index, file in enumerate(files)
+        if file.disposition == "inline" and not file.content_id
+    ]
+    if faults:
+        raise ValidationFailed(faults)
+
+
+async def _resolve(relay: Relay, project_id: str, request: SendRequest) -> Message:
+    template = await _load_template(relay, project_id, request.template)
+    subject = request.subject or (template.subject if template else None)
+    body = request.body or (template.body if template else None)
+    if subject is None or body is None:
+        text = "Give a template, or both subject and body"
+        raise ValidationFailed([FieldError("template", text, "custom")])
+    sender = await _find_sender(relay, project_id, request, template)
+    await check_sender(relay, project_id, sender.address)
+    classes = {"MARKETING": "marketing", "HEADLESS": "headless"}
+    return Message(
+        project_id=project_id,
+        sender=sender,
+        subject=subject,
+        body=body,
+        reply_to=request.reply or (template.reply_to if template else None),
+        mail_class=classes.get(template.type, "transactional") if template else "transactional",
+        template=template,
+        request=request,
+    )
+
+
+async def _load_template(relay: Relay, project_id: str, template_id: str | None) -> Template | None:
+    if template_id is None:
+        return None
+    template = await relay.db.read(find_template, project_id, template_id.lower())
+    if template is None:
+        raise TemplateNotFound.of("Template", template_id)
+    return template
+
+
+async def _find_sender(relay: Relay, project_id: str, request: SendRequest, template: Template | None) -> Mailbox:
+    """Take the request's sender, else the template's, else no-reply@ the project's first verified domain."""
+    if (given := request.sender_mailbox()) is not None:
+        return given
+    if template is not None:
+        return Mailbox(template.from_address, request.name or template.from_name)
+    verified = [domain for domain in await relay.db.read(list_domains, project_id) if domain.verified]
+    if not verified:
+        text = "Give a sender: this project has no verified domain for a default one"
+        raise ValidationFailed([FieldError("from", text, "required")])
+    return Mailbox(f"no-reply@{verified[-1].domain}", request.name)
+
+
+async def _check_billing(relay: Relay, project_id: str, recipients: int) -> None:
+    project = await get_project(relay, project_id)
+    limit = project.billing_limit_transactional
+    if limit is None:
+        return
+    now = relay.clock.now()
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    used = await relay.db.read(count_created_since, project_id, month, "TRANSACTIONAL")
+    if used + recipients > limit:
+        rest = (month + timedelta(days=32)).replace(day=1) - now
+        text = f"The project's limit of {limit} transactional mails a month is reached."
+        raise BillingLimitReached(text, retry_after_seconds=int(rest.total_seconds()) + 1)
+
+
+async def _find_contacts(relay: Relay, message: Message) -> Mapping[str, Contact]:
+    """Read the contacts only when the text or the checks depend on them."""
+    if not message.needs_contact and message.mail_class != "marketing":
+        return {}
+    addresses = list(dict.fromkeys(normalize_address(recipient.email) for recipient in message.request.to))
+    contacts = await relay.db.read(find_contacts_by_email, message.project_id, addresses)
+    if message.mail_class == "marketing":
+        _check_subscriptions(message, addresses, contacts)
+    return contacts
+
+
+def _check_subscriptions(message: Message, addresses: Sequence[str], contacts: Mapping[str, Contact]) -> None:
+    wanted = message.request.subscribed
+    for address in addresses:
+        contact = contacts.get(address)
+        subscribed = wanted if wanted is not None else contact is not None and contact.subscribed
+        if not subscribed:
+            raise BadRequest(f"{address} is not subscribed: a marketing template cannot be sent to it.")
+
+
+async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact]) -> list[QueuedMail]:
+    now = relay.clock.now()
+    contents: list[Content] = []
+    attachments_id = _add_attachments(message, contents)
+    shared_id = None if message.needs_contact else _add_body(message, message.body, contents)
+    new_ids: dict[str, str] = {}
+    mails = []
+    for recipient in message.request.to:
+        address = normalize_address(recipient.email)
+        contact = contacts.get(address)
+        contact_id = contact.id if contact else new_ids.setdefault(address, new_id())
+        draft = _Draft(relay, message, recipient, contact, contact_id, new_id(), now)
+        subject, body = draft.render()
+        content_id = shared_id or _add_body(message, body, contents)
+        mails.append(draft.mail(subject, content_id, attachments_id))
+    queued = await relay.db.write(_write, contents, mails, now)
+    relay.wakes.deliveries.set()
+    for mail, done in zip(mails, queued, strict=True):
+        log.info(
+            "accepted",
+            queue_id=done.delivery_id,
+            project=message.project_id,
+            sender=mail.sender,
+            recipient=mail.recipient,
+        )
+    return queued
+
+
+def _write(
+    tx: "sa.Connection", contents: Sequence[Content], mails: Sequence[NewMail], now: datetime
+) -> list[QueuedMail]:
+    return queue_mails(tx, contents, mails, now=now)
+
+
+def _add_body(message: Message, body: str, contents: list[Content]) -> str:
+    content = Content(new_id(), message.project_id, "HTML", body.encode("utf-8", "replace"))
+    contents.append(content)
+    return content.id
+
+
+def _add_attachments(message: Message, contents: list[Content]) -> str | None:
+    files = message.request.attachments
+    if not files:
+        return None
+    data = orjson.dumps([_attachment_row(file) for file in files])
+    contents.append(Content(new_id(), message.project_id, "ATTACHMENTS", data))
+    return contents[-1].id
+
+
+def _attachment_row(file: AttachmentBody) -> dict[str, Any]:
+    return file.model_dump(by_alias=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """One recipient's mail in the making."""
+
+    relay: Relay
+    message: Message
+    recipient: AddressObject
+    contact: Contact | None
+    contact_id: str
+    email_id: str
+    now: datetime
+
+    @property
+    def stored_data(self) -> dict[str, Any]:
+        """What the contact keeps of this request: the data, and the recipient's name."""
+        data: dict[str, Any] = dict(self.message.request.data or {})
+        return data | {"name": self.recipient.name} if self.recipient.name else data
+
+    def render(self) -> tuple[str, str]:
+        """Return subject and body; one Liquid pass over the merged scope."""
+        message = self.message
+        merge_data(None, {k: v for k, v in self.stored_data.items() if k == "locale"})  # refuses a bad locale early
+        if not message.needs_contact:
+            return message.subject, message.body
+        stored = self.contact.data if self.contact else None
+        subscribed = message.request.subscribed
+        scope = merge_scope(
+            contact_id=self.contact_id,
+            email=normalize_address(self.recipient.email),
+            stored=stored,
+            subscribed=(self.contact.subscribed if self.contact else False) if subscribed is None else subscribed,
+            request=self.stored_data,
+            urls=contact_urls(self.relay.settings.server.public_url, self.contact_id, self.email_id),
+        )
+        subject = " ".join(render(message.subject, scope).split("\n")).replace("\r", " ")
+        return subject, render(message.body, scope)
+
+    def mail(self, subject: str, content_id: str, attachments_id: str | None) -> NewMail:
+        """Return the mail to queue."""
+        message, request = self.message, self.message.request
+        lifetime = timedelta(hours=self.relay.settings.delivery.lifetime_hours)
+        return NewMail(
+            email_id=self.email_id,
+            delivery_id=new_id(),
+            project_id=message.project_id,
+            contact=ContactChange(
+                normalize_address(self.recipient.email),
+                data=self.stored_data or None,
+                subscribed=request.subscribed,
+                subscribed_if_new=False,
+                new_id=self.contact_id,
+            ),
+            rendered_for=self.contact_id if message.needs_contact else None,
+            recipient=self.recipient.email,
+            to_name=self.recipient.name,
+            subject=subject,
+            from_address=message.sender.address,
+            from_name=message.sender.name,
+            reply_to=message.reply_to,
+            headers=request.headers,
+            content_id=content_id,
+            attachments_id=attachments_id,
+            message_id=f"{self.email_id}@{domain_of(message.sender.address)}",
+            mail_class=message.mail_class,
+            source_type="TRANSACTIONAL",
+            sender=message.sender.address,
+            expires_at=self.now + lifetime,
+            template_id=message.template.id if message.template else None,
+            tracked=request.tracking,
+        )

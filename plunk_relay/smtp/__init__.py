@@ -1,0 +1,1 @@
+"""How does mail come in by SMTP? `protocol` speaks it, `listener` listens, `submission` decides and queues."""

@@ -1,0 +1,155 @@
+"""Who listens for SMTP? A door: one port, its certificate, its sessions and their number by address."""
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from pathlib import Path
+
+from plunk_relay.errors import SetupError
+from plunk_relay.ids import new_id
+from plunk_relay.log import get_logger
+from plunk_relay.smtp.protocol import DoorLimits, DoorOptions, Handler, SubmissionSession
+from plunk_relay.smtp.replies import STOPPING, SmtpReply
+
+log = get_logger("smtp")
+
+
+class Certificate:
+    """A certificate with its key, read again when one of the files changes."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self._stamp: tuple[int, int] | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the TLS context of the present files; broken new files leave the old one in use.
+
+        Raises SetupError when there is no context yet.
+        """
+        try:
+            stamp = (self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns)
+            if self._context is None or stamp != self._stamp:
+                self._context, self._stamp = self._load(), stamp
+        except (OSError, ssl.SSLError) as error:
+            if self._context is None:
+                raise SetupError(
+                    f"cannot read the certificate {self._certificate} with {self._key}: {error}"
+                ) from error
+            log.error("new certificate cannot be read; the old one stays in use", error=str(error))
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._certificate, self._key)
+        return context
+
+
+class Door:
+    """A listening port."""
+
+    def __init__(  # noqa: PLR0913  what a door is made of
+        self,
+        handler: Handler,
+        options: DoorOptions,
+        limits: DoorLimits,
+        *,
+        name: str,
+        host: str,
+        port: int,
+        certificate: Certificate | None = None,
+    ) -> None:
+        self.name = name
+        self._handler, self._options, self._limits = handler, options, limits
+        self._host, self._port = host, port
+        self._certificate = certificate
+        self._server: asyncio.Server | None = None
+        self._sessions: set[SubmissionSession] = set()
+        self._by_address: Counter[str] = Counter()
+        self._addresses: dict[SubmissionSession, str] = {}
+        self._stopping = False
+
+    @property
+    def port(self) -> int:
+        """The bound port."""
+        return int(self._server.sockets[0].getsockname()[1]) if self._server else self._port
+
+    async def start(self) -> None:
+        """Listen; raises SetupError when the address is taken or not ours, or the certificate cannot be read."""
+        context = self._certificate.context() if self._certificate else None
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._make_session,
+                self._host,
+                self._port,
+                ssl=_reloading(self._certificate) if self._options.implicit_tls and context else None,
+                reuse_address=True,
+                backlog=1024,
+                family=socket.AF_INET6 if ":" in self._host else socket.AF_INET,
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SetupError(f"cannot listen on {self._host}:{self._port} ({self.name}): {reason}") from error
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more connections; sessions get 421, those that are sending a message may finish within the grace."""
+        self._stopping = True
+        if self._server is None:
+            return
+        self._server.close()
+        for session in list(self._sessions):
+            session.dismiss()
+        deadline = asyncio.get_running_loop().time() + grace_seconds
+        while self._sessions and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        for session in list(self._sessions):
+            session.drop()
+
+    def admit(self, session: SubmissionSession, address: str) -> SmtpReply | None:
+        """Count a session; refuse it when its address has too many or the door is closing."""
+        if self._stopping:
+            return STOPPING
+        self._sessions.add(session)
+        self._addresses[session] = address
+        self._by_address[address] += 1
+        if self._by_address[address] > self._limits.max_connections_per_ip:
+            return SmtpReply(421, "4.7.0", "Too many connections from your address")
+        return None
+
+    def leave(self, session: SubmissionSession) -> None:
+        """Forget a session."""
+        self._sessions.discard(session)
+        address = self._addresses.pop(session, None)
+        if address is not None:
+            self._by_address[address] -= 1
+            if self._by_address[address] <= 0:
+                del self._by_address[address]
+
+    def _make_session(self) -> SubmissionSession:
+        return SubmissionSession(
+            self._handler,
+            self._options,
+            self._limits,
+            registry=self,
+            tls_context=self._tls_context,
+            session_id=new_id(),
+        )
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        return self._certificate.context() if self._certificate else None
+
+
+def _reloading(certificate: Certificate | None) -> ssl.SSLContext:
+    """Return a context that takes the present certificate at each handshake."""
+    if certificate is None:
+        raise SetupError("implicit TLS needs a certificate")
+    outer = certificate.context()
+
+    def refresh(tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        tls.context = certificate.context()
+
+    outer.sni_callback = refresh  # type: ignore[assignment]  # typeshed knows only the socket form
+    return outer

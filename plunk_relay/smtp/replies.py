@@ -1,0 +1,25 @@
+"""What do we answer? Replies with their enhanced status codes (RFC 5321 4.2, RFC 2034, RFC 3463)."""
+
+from dataclasses import dataclass
+
+from plunk_relay.mail.outcome import sanitize
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpReply:
+    """One reply; `enhanced` is empty where RFC 2034 wants none (greeting, EHLO, 354, AUTH challenges)."""
+
+    code: int
+    enhanced: str
+    text: str
+
+    def encode(self) -> bytes:
+        """Return the line with its CRLF."""
+        return f"{self.code} {self.enhanced} {sanitize(self.text)}\r\n".replace("  ", " ").encode("utf-8", "replace")
+
+
+OK = SmtpReply(250, "2.0.0", "Ok")
+BAD_SEQUENCE = SmtpReply(503, "5.5.1", "Bad sequence of commands")
+BAD_SYNTAX = SmtpReply(501, "5.5.4", "Syntax error in parameters")
+STOPPING = SmtpReply(421, "4.3.2", "The server is stopping; try again later")
+TROUBLE = SmtpReply(451, "4.3.0", "Temporary trouble on our side; try again later")

@@ -1,0 +1,258 @@
+"""What is done with submitted mail? Who may send as whom, and how a message gets into the queue."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+from plunk_relay.contacts.actions import ContactChange
+from plunk_relay.domains.actions import check_sender
+from plunk_relay.emails.actions import NewMail, QueuedMail, queue_mails
+from plunk_relay.emails.queries import Content
+from plunk_relay.errors import RelayError, SetupError, Unavailable
+from plunk_relay.ids import new_id
+from plunk_relay.log import get_logger
+from plunk_relay.mail.address import Mailbox, normalize_address
+from plunk_relay.mail.submitted import MalformedMessage, Submitted, prepare_submitted
+from plunk_relay.projects.actions import get_project, identify_key, resolve_project
+from plunk_relay.relay import Relay
+from plunk_relay.send.actions import send_message
+from plunk_relay.send.request import SendRequest
+from plunk_relay.smtp.guard import LoginGuard
+from plunk_relay.smtp.listener import Certificate, Door
+from plunk_relay.smtp.protocol import Client, DoorLimits, DoorOptions, Envelope
+from plunk_relay.smtp.replies import SmtpReply
+from plunk_relay.web.binding import bind
+from plunk_relay.web.meta import list_reasons
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+log = get_logger("smtp")
+_BAD_LOGIN = SmtpReply(535, "5.7.8", "Wrong user or password; the user is plunk, the password a secret key (sk_...)")
+_USER = "plunk"
+
+
+class Submission:
+    """Decides for the submission doors."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._guard = LoginGuard(lambda: relay.clock.now().timestamp())
+
+    async def authenticate(self, client: Client, username: str, password: str) -> str | SmtpReply:
+        """Return the project whose secret key the password is; the same work is done for an unknown user."""
+        refusal = self._guard.check(client.address)
+        if refusal is not None:
+            return refusal
+        owner = await identify_key(self._relay, password)
+        fits = owner is not None and owner.kind == "secret" and username.lower() in (_USER, owner.project_id)
+        if owner is None or not fits:
+            self._guard.fail(client.address)
+            log.warning("login failed", address=client.address, session=client.session_id)
+            return _BAD_LOGIN
+        self._guard.succeed(client.address)
+        return owner.project_id
+
+    async def check_sender(self, client: Client, address: str) -> SmtpReply | None:
+        """Accept a sender on a verified domain of the project; the null sender is for servers, not for submission."""
+        if not address:
+            return SmtpReply(550, "5.7.1", "The null sender is not accepted for submission")
+        return await self._check_domain(client, address)
+
+    async def check_recipient(self, client: Client, envelope: Envelope, address: str) -> SmtpReply | None:
+        """Accept any recipient while there is room to store mail."""
+        del client, envelope, address
+        return self._check_room()
+
+    async def accept_message(self, client: Client, envelope: Envelope) -> SmtpReply:
+        """Queue the message for every recipient in one unit of work; 250 after the commit."""
+        refusal = self._check_room()
+        if refusal is not None:
+            return refusal
+        project_id = client.project_id or ""
+        project = await get_project(self._relay, project_id)
+        if project.disabled:
+            return SmtpReply(550, "5.7.1", "This project is disabled; ask the operator of this relay")
+        queue_id, now = new_id(), self._relay.clock.now()
+        received = _received_field(client, envelope, self._relay.hostname, queue_id, now)
+        try:
+            message = prepare_submitted(
+                envelope.content, received=received, message_id=f"{queue_id}@{self._relay.hostname}", date=now
+            )
+        except MalformedMessage as error:
+            return SmtpReply(554, "5.6.0", f"Malformed message: {error}")
+        sender = await self._check_message(client, message)
+        if isinstance(sender, SmtpReply):
+            return sender
+        queued = await self._queue(client, envelope, message, sender, queue_id)
+        self._relay.wakes.deliveries.set()
+        return SmtpReply(250, "2.0.0", f"queued as {queued[0].delivery_id}")
+
+    def _check_room(self) -> SmtpReply | None:
+        reasons = list_reasons(self._relay)
+        return SmtpReply(452, "4.3.1", f"Cannot store mail now: {reasons[0]}") if reasons else None
+
+    async def _check_domain(self, client: Client, address: str) -> SmtpReply | None:
+        try:
+            await check_sender(self._relay, client.project_id or "", address)
+        except Unavailable:
+            raise
+        except RelayError as error:
+            return SmtpReply(550, "5.7.1", error.message)
+        return None
+
+    async def _check_message(self, client: Client, message: Submitted) -> Mailbox | SmtpReply:
+        """Check hops and the From field; return the author."""
+        settings = self._relay.settings.smtp
+        if message.received_count > settings.max_received_headers:
+            return SmtpReply(554, "5.4.6", f"More than {settings.max_received_headers} hops: a mail loop")
+        if message.header_bytes > settings.max_header_bytes:
+            return SmtpReply(552, "5.3.4", f"The header block is larger than {settings.max_header_bytes} bytes")
+        if message.from_fields != 1 or not message.senders:
+            return SmtpReply(550, "5.7.1", "The message needs exactly one From header with an address (RFC 5322 3.6)")
+        for sender in message.senders:
+            refusal = await self._check_domain(client, sender.address)
+            if refusal is not None:
+                return refusal
+        return message.senders[0]
+
+    async def _queue(  # noqa: PLR0913  what a submission is
+        self, client: Client, envelope: Envelope, message: Submitted, sender: Mailbox, queue_id: str
+    ) -> list[QueuedMail]:
+        project_id = client.project_id or ""
+        if "template" in message.options:
+            return await send_message(self._relay, project_id, _template_request(envelope, message, sender))
+        now = self._relay.clock.now()
+        content = Content(new_id(), project_id, "MIME", message.message)
+        recipients = list(dict.fromkeys(envelope.recipients))
+        ids = [queue_id, *(new_id() for _ in recipients[1:])]
+        expires_at = now + timedelta(hours=self._relay.settings.delivery.lifetime_hours)
+        mails = [
+            _new_mail(project_id, envelope, message, sender, recipient, delivery_id, content.id, expires_at)
+            for recipient, delivery_id in zip(recipients, ids, strict=True)
+        ]
+        queued = await self._relay.db.write(_store, content, mails, now)
+        for mail in mails:
+            log.info(
+                "accepted",
+                queue_id=mail.delivery_id,
+                project=project_id,
+                sender=envelope.sender,
+                recipient=mail.recipient,
+                size=len(message.message),
+                session=client.session_id,
+            )
+        return queued
+
+
+def _store(tx: "sa.Connection", content: Content, mails: Sequence[NewMail], now: datetime) -> list[QueuedMail]:
+    return queue_mails(tx, [content], mails, now=now)
+
+
+def _new_mail(  # noqa: PLR0913, PLR0917  one row's facts
+    project_id: str,
+    envelope: Envelope,
+    message: Submitted,
+    sender: Mailbox,
+    recipient: str,
+    delivery_id: str,
+    content_id: str,
+    expires_at: datetime,
+) -> NewMail:
+    name = message.recipient_names.get(recipient.lower())
+    return NewMail(
+        email_id=new_id(),
+        delivery_id=delivery_id,
+        project_id=project_id,
+        contact=ContactChange(normalize_address(recipient), subscribed_if_new=False),
+        rendered_for=None,
+        recipient=recipient,
+        to_name=name,
+        subject=message.subject,
+        from_address=sender.address,
+        from_name=sender.name,
+        reply_to=message.reply_to,
+        headers=None,
+        content_id=content_id,
+        attachments_id=None,
+        message_id=message.message_id,
+        mail_class="transactional",
+        source_type="TRANSACTIONAL",
+        sender=envelope.sender,
+        expires_at=expires_at,
+        tag=message.options.get("tag"),
+        tracked=_switch(message.options.get("track")),
+        never_twice=_switch(message.options.get("never-twice")) or False,
+    )
+
+
+def _switch(value: str | None) -> bool | None:
+    words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+    return None if value is None else words.get(value.lower())
+
+
+def _template_request(envelope: Envelope, message: Submitted, sender: Mailbox) -> SendRequest:
+    """Make the send request for a message that names a template: its body is the template's, not the message's."""
+    body = {
+        "to": [
+            {"email": recipient, **({"name": name} if (name := message.recipient_names.get(recipient.lower())) else {})}
+            for recipient in dict.fromkeys(envelope.recipients)
+        ],
+        "template": message.options["template"],
+        "from": {"email": sender.address, **({"name": sender.name} if sender.name else {})},
+        **({"subject": message.subject} if message.subject else {}),
+        **({"reply": message.reply_to} if message.reply_to else {}),
+    }
+    return bind(SendRequest, body)
+
+
+def _received_field(client: Client, envelope: Envelope, hostname: str, queue_id: str, now: datetime) -> bytes:
+    """Write the trace field (RFC 5321 4.4, RFC 3848); the client's address stays out of what strangers read."""
+    protocol = "ESMTP" + ("S" if client.tls else "") + ("A" if client.authenticated else "")
+    lines = [f"Received: by {hostname} (Plunk Relay)", f"with {protocol if client.extended else 'SMTP'} id {queue_id}"]
+    if len(envelope.recipients) == 1 and envelope.recipients[0].isascii():
+        lines.append(f"for <{envelope.recipients[0]}>")
+    lines[-1] += ";"
+    return ("\r\n\t".join([*lines, format_datetime(now)]) + "\r\n").encode()
+
+
+async def _trusted_project(relay: Relay, name_or_id: str) -> str:
+    try:
+        return (await resolve_project(relay, name_or_id)).id
+    except RelayError as error:
+        raise SetupError(f"setting `smtp.trusted`: {error.message}: {name_or_id}") from error
+
+
+async def submission_doors(relay: Relay) -> list[Door]:
+    """Return the doors of the settings, not yet listening; raises SetupError for a trusted project that is unknown."""
+    settings = relay.settings.smtp
+    certificate = (
+        Certificate(settings.tls_certificate, settings.tls_key)
+        if settings.tls_certificate is not None and settings.tls_key is not None
+        else None
+    )
+    trusted = [(entry.network, await _trusted_project(relay, entry.project)) for entry in settings.trusted]
+    limits = DoorLimits(
+        max_message_bytes=settings.max_message_bytes,
+        max_recipients=settings.max_recipients,
+        max_command_bytes=settings.max_command_bytes,
+        errors_before_slow=settings.errors_before_slow,
+        errors_before_close=settings.errors_before_close,
+        idle_seconds=settings.idle_seconds,
+        session_seconds=settings.session_seconds,
+        max_connections_per_ip=settings.max_connections_per_ip,
+    )
+    handler = Submission(relay)
+    doors = []
+    for name, port, implicit in (
+        ("submission", settings.submission_port, False),
+        ("submissions", settings.submissions_port, True),
+    ):
+        if port == 0 or (implicit and certificate is None):
+            continue
+        options = DoorOptions(
+            relay.hostname, implicit_tls=implicit, auth_without_tls=settings.auth_without_tls, trusted=trusted
+        )
+        doors.append(Door(handler, options, limits, name=name, host=settings.host, port=port, certificate=certificate))
+    return doors
