@@ -147,7 +147,9 @@ class Forbidden(RelayError):
     code = "FORBIDDEN"
     status = 403
     smtp = (550, "5.7.1")
-    suggestion = "Check that the sender domain is verified in this project and that your role allows the action."
+    suggestion: ClassVar[str | None] = (
+        "Check that the sender domain is verified in this project and that your role allows the action."
+    )
 
 
 class ProjectAccessDenied(Forbidden):
@@ -245,7 +247,7 @@ class RateLimited(RelayError):
     code = "RATE_LIMIT_EXCEEDED"
     status = 429
     smtp = (451, "4.7.1")
-    suggestion = "Wait for the number of seconds in Retry-After, then try again."
+    suggestion: ClassVar[str | None] = "Wait for the number of seconds in Retry-After, then try again."
 
     def __init__(self, message: str, *, retry_after_seconds: int) -> None:
         super().__init__(message, details={"retryAfter": retry_after_seconds})

@@ -35,3 +35,7 @@ class Relay:
     wakes: Wakes
     hostname: str
     """The name we greet with and sign Received headers by."""
+    stopping: asyncio.Event
+    """Set when the server begins to stop: doors accept nothing any more."""
+    started: float
+    """`clock.monotonic()` at the start."""

@@ -259,6 +259,11 @@ def load_settings(path: Path | None = None, *, overrides: Mapping[str, Mapping[s
         raise UsageError(_explain(error, str(chosen or "environment"))) from None
 
 
+def notify_socket() -> str | None:
+    """Return the address systemd wants to be told of readiness at (sd_notify(3)), if any."""
+    return os.environ.get("NOTIFY_SOCKET")
+
+
 def _default_path() -> Path | None:
     named = os.environ.get("PLUNK_RELAY_CONFIG")
     if named:

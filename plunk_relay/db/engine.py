@@ -2,8 +2,8 @@
 
 One writer and a few readers, each an aiosqlite connection whose thread runs whole units. The writer commits in
 groups: it takes every waiting unit, runs each in a savepoint of one transaction, commits once (one fsync for all), and
-only then resolves their futures. A unit that raises is rolled back to its savepoint and only its caller sees the error. When the
-commit fails, every caller of the group sees `Unavailable` and nothing was stored.
+only then resolves their futures. A unit that raises is rolled back to its savepoint and only its caller sees the
+error. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class UnitConnection(aiosqlite.Connection):
         """Run a function on the connection's thread and return its result."""
         self.pending += 1
         try:
-            result: T = await self._execute(work, *args, **kwargs)
+            result: T = await self._execute(work, *args, **kwargs)  # type: ignore[no-untyped-call]  # aiosqlite has no types here
             return result
         finally:
             self.pending -= 1

@@ -1,0 +1,155 @@
+"""What runs? The composition root: builds the Relay, lists doors and workers, starts and stops them.
+
+A service that dies ends the process with its traceback, and systemd starts it again. On SIGTERM the doors stop accepting
+first; workers finish what is in hand for up to `grace_seconds`; then the database is closed.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from plunk_relay import __version__, janitor
+from plunk_relay.admin import AdminSocket
+from plunk_relay.app import create_app
+from plunk_relay.clock import Clock, SystemClock
+from plunk_relay.datadir import DirectoryLock, load_secret_key, prepare_directory
+from plunk_relay.db.engine import Database
+from plunk_relay.db.migrate import migrate
+from plunk_relay.delivery import worker as deliverer
+from plunk_relay.delivery.routes import RouteTable
+from plunk_relay.domains import worker as domain_verifier
+from plunk_relay.errors import SetupError, UsageError
+from plunk_relay.log import get_logger
+from plunk_relay.mail.dns import Resolver
+from plunk_relay.memory import Memory
+from plunk_relay.relay import Relay, Wakes
+from plunk_relay.secretbox import SecretBox
+from plunk_relay.settings import Settings, notify_socket
+from plunk_relay.smtp.submission import submission_doors
+from plunk_relay.web.endpoint import Endpoint
+from plunk_relay.web.requestlog import RequestLog
+from plunk_relay.web.server import HttpDoor
+
+log = get_logger("serve")
+Service = Callable[[Relay, asyncio.Event], Awaitable[None]]
+WORKERS: Sequence[Service] = (deliverer.run, domain_verifier.run, janitor.run)
+
+
+def database_path(settings: Settings) -> Path:
+    """Return the SQLite file of the settings; raises UsageError for another database."""
+    url = settings.database_url
+    if not url.startswith("sqlite:///"):
+        raise UsageError("setting `database.url`: this version keeps its data in SQLite: sqlite:///<path>")
+    return Path(url.removeprefix("sqlite:///"))
+
+
+@asynccontextmanager
+async def open_relay(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Relay]:
+    """Open the data and build a Relay; raises SetupError. The caller holds the directory's lock."""
+    chosen = clock or SystemClock()
+    secrets = SecretBox(load_secret_key(settings.server.data_dir, settings.server.secret_key))
+    path = database_path(settings)
+    db = await Database.open(path, readers=settings.database.readers)
+    try:
+        await migrate(db, path)
+        yield Relay(
+            settings=settings,
+            db=db,
+            clock=chosen,
+            resolver=_resolver(settings),
+            secrets=secrets,
+            memory=Memory(chosen.monotonic),
+            wakes=Wakes(),
+            hostname=settings.smtp.hostname or socket.getfqdn(),
+            stopping=asyncio.Event(),
+            started=chosen.monotonic(),
+        )
+    finally:
+        await db.close()
+
+
+def lock_directory(settings: Settings) -> DirectoryLock:
+    """Take the data directory for this process; raises SetupError when another server has it."""
+    directory = settings.server.data_dir
+    prepare_directory(directory)
+    lock = DirectoryLock(directory)
+    if not lock.acquire():
+        raise SetupError(f"another plunk-relay server is using the data directory {directory}")
+    return lock
+
+
+async def serve(
+    settings: Settings, *, prepare: Callable[[Relay], Awaitable[object]] | None = None, pages: Sequence[Endpoint] = ()
+) -> None:
+    """Run everything until SIGTERM or SIGINT; `prepare` is awaited before the doors open."""
+    RouteTable(settings.delivery)
+    lock = lock_directory(settings)
+    try:
+        async with open_relay(settings) as relay:
+            if prepare is not None:
+                await prepare(relay)
+            await _run(relay, pages)
+    finally:
+        lock.release()
+
+
+async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
+    request_log = RequestLog()
+    http = HttpDoor(
+        create_app(relay, request_log, more=pages),
+        host=relay.settings.http.host,
+        port=relay.settings.http.port,
+        trusted_proxies=[str(network) for network in relay.settings.http.trusted_proxies],
+    )
+    http.open()
+    doors = await submission_doors(relay)
+    admin = AdminSocket(relay)
+    stop_workers = asyncio.Event()
+    grace = relay.settings.server.grace_seconds
+    async with asyncio.TaskGroup() as services:
+        for work in (*WORKERS, request_log.run):
+            services.create_task(work(relay, stop_workers), name=work.__qualname__)
+        services.create_task(http.run(relay.stopping, grace_seconds=grace), name="http door")
+        services.create_task(admin.run(relay.stopping), name="admin socket")
+        for door in doors:
+            await door.start()
+        _announce(relay, http.port, {door.name: door.port for door in doors})
+        await _wait_for_signal(relay.stopping)
+        log.info("stopping", grace_seconds=grace)
+        _notify("STOPPING=1")
+        await asyncio.gather(*(door.stop(grace) for door in doors))
+        stop_workers.set()
+    log.info("stopped")
+
+
+def _resolver(settings: Settings) -> Resolver:
+    return Resolver(settings.delivery.resolvers)
+
+
+def _announce(relay: Relay, http_port: int, smtp_ports: dict[str, int]) -> None:
+    settings = relay.settings
+    if settings.smtp.inbound_port and "inbound_port" in settings.smtp.model_fields_set:
+        log.warning("inbound mail is not served in this version", port=settings.smtp.inbound_port)
+    log.info("ready", version=__version__, http=f"{settings.http.host}:{http_port}", **smtp_ports)
+    _notify("READY=1")
+
+
+async def _wait_for_signal(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopping.set)
+    await stopping.wait()
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens elsewhere."""
+    address = notify_socket()
+    if address is None:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, suppress(OSError):
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())
