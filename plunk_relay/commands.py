@@ -25,7 +25,7 @@ Json = dict[str, Any]
 Command = Callable[..., Awaitable[Any]]
 
 
-async def setup(  # noqa: PLR0913  each is an option of the command
+async def setup(
     relay: Relay,
     *,
     email: str,
@@ -191,8 +191,7 @@ async def audit(relay: Relay) -> Json:
     shown["balanced"] = ledger.is_balanced(counts) and not broken
     if broken:
         shown["broken"] = [
-            {"email": row.email_id, "delivery": row.delivery_id, "status": row.status, "state": row.state}
-            for row in broken
+            {"email": row.email_id, "delivery": row.delivery_id, "status": row.status, "state": row.state} for row in broken
         ]
     return shown
 

@@ -55,9 +55,7 @@ class _ToStructlog(logging.Handler):
     """Libraries' own warnings, in the same format as ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger(part=record.name).log(
-            record.levelno, record.getMessage(), exc_info=record.exc_info or None
-        )
+        structlog.get_logger(part=record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
 
 
 def _redirect_standard_logging(level: int) -> None:

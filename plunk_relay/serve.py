@@ -7,9 +7,10 @@ first; workers finish what is in hand for up to `grace_seconds`; then the databa
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from plunk_relay import __version__, janitor
 from plunk_relay.admin import AdminSocket
@@ -34,7 +35,7 @@ from plunk_relay.web.requestlog import RequestLog
 from plunk_relay.web.server import HttpDoor
 
 log = get_logger("serve")
-Service = Callable[[Relay, asyncio.Event], Awaitable[None]]
+Service = Callable[[Relay, asyncio.Event], Coroutine[Any, Any, None]]
 WORKERS: Sequence[Service] = (deliverer.run, domain_verifier.run, janitor.run)
 
 

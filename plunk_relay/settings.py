@@ -55,9 +55,7 @@ class ServerSettings(Section):
     """The process as a whole."""
 
     secret_keys = ("secret_key",)
-    public_url: str = Field(
-        "http://127.0.0.1:8080", description="URL under which people and mail links reach this server."
-    )
+    public_url: str = Field("http://127.0.0.1:8080", description="URL under which people and mail links reach this server.")
     data_dir: Path = Field(
         Path("/var/lib/plunk-relay"), description="Directory of the database, the secret key and the lock."
     )
@@ -79,9 +77,7 @@ class HttpSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; put a TLS proxy in front of any other.")
     port: Port = Field(8080, description="Port to listen on.")
-    trusted_proxies: tuple[Network, ...] = Field(
-        (), description="Networks whose X-Forwarded-For and -Proto are believed."
-    )
+    trusted_proxies: tuple[Network, ...] = Field((), description="Networks whose X-Forwarded-For and -Proto are believed.")
     max_body_bytes: int = Field(52428800, ge=1024, description="Largest request body (50 MB).")
 
 
@@ -102,9 +98,7 @@ class TrustedNetwork(Section):
 class SmtpSettings(Section):
     """The SMTP doors."""
 
-    hostname: str | None = Field(
-        None, description="Name in the greeting and in Received; unset: this machine's full name."
-    )
+    hostname: str | None = Field(None, description="Name in the greeting and in Received; unset: this machine's full name.")
     host: str = Field("0.0.0.0", description="Address to listen on.")
     submission_port: Port = Field(587, description="Submission with STARTTLS; 0 = off.")
     submissions_port: Port = Field(465, description="Submission with implicit TLS; needs a certificate; 0 = off.")
@@ -140,9 +134,7 @@ class DeliveryRoute(Section):
     secret_keys = ("smarthost_url",)
     domain: str = Field(description="Recipient domain, exact.")
     route: Route = Field(description="`mx`, `smarthost` or `capture`.")
-    smarthost_url: str | None = Field(
-        None, repr=False, description="The smarthost of this route; unset: the general one."
-    )
+    smarthost_url: str | None = Field(None, repr=False, description="The smarthost of this route; unset: the general one.")
 
 
 class DeliverySettings(Section):
@@ -288,8 +280,7 @@ def _check_environment() -> None:
         section = name.removeprefix("PLUNK_RELAY_").split("__")[0].lower()
         if section not in Settings.model_fields:
             raise UsageError(
-                f"environment variable {name}: unknown section `{section}`"
-                + _nearest(section, list(Settings.model_fields))
+                f"environment variable {name}: unknown section `{section}`" + _nearest(section, list(Settings.model_fields))
             )
 
 

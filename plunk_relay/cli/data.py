@@ -15,7 +15,7 @@ from plunk_relay.cli.run import call, config_option, json_option, show
 @click.option("--password", help="Password of the user [default: a random one, which `users password` replaces]")
 @click.option("--domain", help="Sending domain to add")
 @click.option("--trust", is_flag=True, help="Count the domain as verified, for internal networks")
-def setup(  # noqa: PLR0913, PLR0917  the options
+def setup(
     config_path: Path | None,
     as_json: bool,
     email: str,

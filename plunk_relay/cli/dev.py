@@ -12,7 +12,7 @@ from plunk_relay.relay import Relay
 from plunk_relay.serve import serve
 from plunk_relay.settings import Settings, load_settings
 
-EMAIL, PASSWORD = "dev@example.com", "plunk-relay"  # noqa: S105  shown on start, for loopback only
+EMAIL, PASSWORD = "dev@example.com", "plunk-relay"
 PROJECT, DOMAIN = "dev", "example.com"
 
 
@@ -20,9 +20,7 @@ PROJECT, DOMAIN = "dev", "example.com"
 @click.option("--http", default="127.0.0.1:8080", show_default=True, help="Address of the HTTP API")
 @click.option("--smtp", default="127.0.0.1:2587", show_default=True, help="Address for SMTP submission")
 @click.option("--inbound", default="127.0.0.1:2525", show_default=True, help="Reserved for inbound mail")
-@click.option(
-    "--data", default="./.plunk-relay", show_default=True, type=click.Path(path_type=Path), help="Data directory"
-)
+@click.option("--data", default="./.plunk-relay", show_default=True, type=click.Path(path_type=Path), help="Data directory")
 def dev(http: str, smtp: str, inbound: str, data: Path) -> None:
     """Run a relay on loopback that keeps all mail, with a user, a project and a verified domain."""
     settings = _dev_settings(http, smtp, inbound, data)

@@ -28,9 +28,7 @@ class ContactChange:
     """Id to use when the contact is made; None: a fresh one."""
 
 
-def upsert_contact(
-    tx: "sa.Connection", project_id: str, change: ContactChange, *, now: datetime
-) -> tuple[Contact, bool]:
+def upsert_contact(tx: "sa.Connection", project_id: str, change: ContactChange, *, now: datetime) -> tuple[Contact, bool]:
     """Make or merge a contact; return it and whether it is new.
 
     A flip of an existing contact's subscription records `contact.subscribed` or `contact.unsubscribed`; creation
@@ -49,7 +47,7 @@ def upsert_contact(
     return replace(existing, data=data, subscribed=subscribed, updated_at=now), False
 
 
-def set_subscription(  # noqa: PLR0913  each is a fact of the event
+def set_subscription(
     tx: "sa.Connection", contact: Contact, *, subscribed: bool, reason: str | None, email_id: str | None, now: datetime
 ) -> Contact:
     """Set the subscription; only a flip is written and recorded as an event."""

@@ -26,9 +26,7 @@ class Contact:
 
 _COLUMNS = ("id", "project_id", "email", "data", "subscribed", "created_at", "updated_at")
 _SELECT = sa.select(*(contacts.c[name] for name in _COLUMNS))
-_BY_EMAIL = _SELECT.where(
-    contacts.c.project_id == sa.bindparam("project_id"), contacts.c.email == sa.bindparam("address")
-)
+_BY_EMAIL = _SELECT.where(contacts.c.project_id == sa.bindparam("project_id"), contacts.c.email == sa.bindparam("address"))
 _INSERT = insert_if_absent(contacts, ["project_id", "email"])
 
 

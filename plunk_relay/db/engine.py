@@ -171,9 +171,7 @@ def _resolve(future: asyncio.Future[Any], failure: Exception | None, value: obje
         future.set_result(value)
 
 
-def _commit_group(
-    raw: sqlite3.Connection, core: sa.Connection, units: list[Unit]
-) -> list[tuple[Exception | None, object]]:
+def _commit_group(raw: sqlite3.Connection, core: sa.Connection, units: list[Unit]) -> list[tuple[Exception | None, object]]:
     outcomes: list[tuple[Exception | None, object]] = []
     raw.execute("BEGIN IMMEDIATE")
     try:

@@ -363,9 +363,7 @@ contents = Table(
     metadata,
     _id(),
     _project(),
-    Column(
-        "kind", Text, nullable=False
-    ),  # MIME: a message as submitted; HTML: a rendered body; ATTACHMENTS: a JSON list
+    Column("kind", Text, nullable=False),  # MIME: a message as submitted; HTML: a rendered body; ATTACHMENTS: a JSON list
     Column("data", LargeBinary, nullable=False),  # the bytes; empty after retention has purged them
     Column("size", Integer, nullable=False),  # length of data when it was stored
     _created(),
@@ -375,9 +373,7 @@ emails = _table(
     "emails",
     _id(),
     _project(),
-    Column(
-        "contact_id", Id, ForeignKey("contacts.id", ondelete="CASCADE"), nullable=False
-    ),  # recipient, or inbound sender
+    Column("contact_id", Id, ForeignKey("contacts.id", ondelete="CASCADE"), nullable=False),  # recipient, or inbound sender
     Column("recipient", Text, nullable=False),  # the address it goes to, as given
     Column("to_name", Text),  # recipient's display name; null: none
     Column("subject", Text, nullable=False),  # rendered
@@ -395,9 +391,7 @@ emails = _table(
     Column("template_id", Id, ForeignKey("templates.id", ondelete="SET NULL")),  # null: none
     Column("campaign_id", Id, ForeignKey("campaigns.id", ondelete="CASCADE")),  # null: none
     Column("workflow_execution_id", Id, ForeignKey("workflow_executions.id", ondelete="CASCADE")),  # null: none
-    Column(
-        "workflow_step_execution_id", Id, ForeignKey("workflow_step_executions.id", ondelete="CASCADE")
-    ),  # null: none
+    Column("workflow_step_execution_id", Id, ForeignKey("workflow_step_executions.id", ondelete="CASCADE")),  # null: none
     Column("status", Text, nullable=False),  # PENDING, SENDING, SENT, DELIVERED, OPENED, CLICKED, BOUNCED, ...
     Column("error", Text),  # why it failed; null otherwise
     Column("sent_at", Time),  # first accepted by the next relay; null: not yet

@@ -248,9 +248,7 @@ def _is_left_over(result: Result, results: Mapping[str, Result]) -> bool:
     """Tell a recipient beyond the peer's limit (RFC 5321 4.5.3.1.10): it goes in the next transaction at once."""
     if not isinstance(result, Deferred | Bounced) or result.reply.code not in (452, 552):
         return False
-    too_many = result.reply.enhanced in _TOO_MANY_RECIPIENTS or (
-        result.reply.enhanced is None and result.reply.code == 452
-    )
+    too_many = result.reply.enhanced in _TOO_MANY_RECIPIENTS or (result.reply.enhanced is None and result.reply.code == 452)
     return too_many and any(isinstance(other, Delivered) for other in results.values())
 
 

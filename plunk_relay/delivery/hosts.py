@@ -31,9 +31,7 @@ class PeerFinder:
         )
         match found:
             case Found(hosts):
-                return [
-                    Peer(h.name, h.address, self._settings.port, source_address=self._source(h.address)) for h in hosts
-                ]
+                return [Peer(h.name, h.address, self._settings.port, source_address=self._source(h.address)) for h in hosts]
             case Later(reply):
                 return Deferred(reply)
             case Refused(reply):

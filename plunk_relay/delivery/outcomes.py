@@ -85,15 +85,11 @@ class Verdict:
     unknown: int = 0
 
 
-def record(
-    tx: "sa.Connection", finished: Sequence[Finished], schedule: RetrySchedule, *, now: datetime
-) -> list[Verdict]:
+def record(tx: "sa.Connection", finished: Sequence[Finished], schedule: RetrySchedule, *, now: datetime) -> list[Verdict]:
     """Write a batch of results: states, next times, attempts, statuses, events, bounced contacts."""
     verdicts = [judge(one, schedule, now=now) for one in finished]
     pairs = list(zip(finished, verdicts, strict=True))
-    record_outcomes(
-        tx, [_delivery_row(f, v, now) for f, v in pairs], [_attempt_row(f, v) for f, v in pairs if v.counted]
-    )
+    record_outcomes(tx, [_delivery_row(f, v, now) for f, v in pairs], [_attempt_row(f, v) for f, v in pairs if v.counted])
     update_statuses(tx, [_status_row(f, v, now) for f, v in pairs])
     record_events(tx, [event for f, v in pairs for event in _events(f, v, now)])
     for one, verdict in pairs:
@@ -134,9 +130,7 @@ def is_recipient_failure(reply: Reply) -> bool:
 def _later(claimed: Claimed, text: str, schedule: RetrySchedule, *, now: datetime, unknown: int = 0) -> Verdict:
     due = schedule.next_attempt(claimed.attempts + 1, now=now, expires_at=claimed.expires_at)
     if due is None:
-        return Verdict(
-            "EXPIRED", "FAILED", "expired", f"Not delivered within its lifetime: {text}", now, unknown=unknown
-        )
+        return Verdict("EXPIRED", "FAILED", "expired", f"Not delivered within its lifetime: {text}", now, unknown=unknown)
     return Verdict("QUEUED", "PENDING", "deferred", text, due, unknown=unknown)
 
 

@@ -12,8 +12,8 @@ from plunk_relay.delivery.attempt import Courier, Office
 from plunk_relay.delivery.batcher import Batcher
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Lane, form_groups
-from plunk_relay.delivery.outcomes import Expired, Finished, Uncounted, Verdict, record
-from plunk_relay.delivery.prepare import build_messages
+from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Uncounted, Verdict, record
+from plunk_relay.delivery.prepare import Draft, build_messages
 from plunk_relay.delivery.retry import RetrySchedule
 from plunk_relay.delivery.routes import RouteTable
 from plunk_relay.emails import queue
@@ -61,7 +61,7 @@ class Deliverer:
         self._office = Office(
             relay=relay,
             peers=PeerFinder(relay),
-            builder=Batcher(partial(asyncio.to_thread, build_messages), most=16),
+            builder=Batcher(_build_in_thread, most=16),
             marker=Batcher(self._mark_dots),
             finish=self._finish,
         )
@@ -89,9 +89,7 @@ class Deliverer:
         if room < self._capacity // 4:
             return False
         now = self._relay.clock.now()
-        claim = Claim(
-            self.owner, now, now + LEASE, room, self._busy_domains(), self._busy_projects(), self._last_project
-        )
+        claim = Claim(self.owner, now, now + LEASE, room, self._busy_domains(), self._busy_projects(), self._last_project)
         try:
             claimed = await self._relay.db.write(queue.claim_due, claim)
         except Unavailable:
@@ -239,6 +237,10 @@ class Deliverer:
     async def _mark_dots(self, delivery_ids: list[str]) -> list[None]:
         await self._relay.db.write(queue.mark_dots, delivery_ids, now=self._relay.clock.now())
         return [None] * len(delivery_ids)
+
+
+async def _build_in_thread(drafts: list[Draft]) -> list[bytes | Failed]:
+    return await asyncio.to_thread(build_messages, drafts)
 
 
 def _log_verdict(finished: Finished, verdict: Verdict) -> None:

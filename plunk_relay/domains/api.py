@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from plunk_relay.domains import actions, queries
 from plunk_relay.domains.queries import Domain
@@ -44,7 +44,7 @@ class DomainBody(ApiModel):
 class NewDomain(ApiModel):
     """A domain to add."""
 
-    model_config = {"json_schema_extra": {"examples": [{"domain": "example.com"}]}}
+    model_config = ConfigDict(json_schema_extra={"examples": [{"domain": "example.com"}]})
     domain: str = Field(min_length=3, max_length=253, description="Bare name, such as example.com")
     project_id: str | None = Field(None, description="Accepted and passed over: the key names the project")
 

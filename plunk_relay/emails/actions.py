@@ -74,9 +74,7 @@ def queue_mails(
     """
     queries.insert_contents(tx, contents, now=now)
     queued = [_upsert_recipient(tx, mail, now=now) for mail in mails]
-    queries.insert_emails(
-        tx, [_email_row(mail, done.contact_id, now) for mail, done in zip(mails, queued, strict=True)]
-    )
+    queries.insert_emails(tx, [_email_row(mail, done.contact_id, now) for mail, done in zip(mails, queued, strict=True)])
     queue.insert_deliveries(tx, [_delivery_row(mail, now) for mail in mails])
     return queued
 

@@ -105,9 +105,7 @@ _LEASE = (
 _SENDING = (
     sa.update(emails)
     .where(
-        emails.c.id.in_(
-            sa.select(deliveries.c.email_id).where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
-        ),
+        emails.c.id.in_(sa.select(deliveries.c.email_id).where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))),
         emails.c.status == "PENDING",
     )
     .values(status="SENDING")
@@ -198,7 +196,7 @@ def _share(tx: sa.Connection, claim: Claim, priority: int, waiting: list[str], r
     return ids
 
 
-def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: int, skipped: int) -> list[str]:  # noqa: PLR0913
+def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: int, skipped: int) -> list[str]:
     values = {
         "turn_priority": priority,
         "turn_project": project_id,
@@ -210,8 +208,9 @@ def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: 
     return list(tx.execute(_DUE_OF_TURN, values).scalars())
 
 
-def _claimed(row: sa.Row[Any]) -> Claimed:
-    return Claimed(*row[:11], email=Email(*row[13:]), kind=row.kind, content=row.content)
+def _claimed(row: Sequence[Any]) -> Claimed:
+    kind, content = row[11], row[12]
+    return Claimed(*row[:11], Email(*row[13:]), kind, content)
 
 
 def mark_dots(tx: sa.Connection, delivery_ids: Sequence[str], *, now: datetime) -> None:

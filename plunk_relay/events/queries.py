@@ -30,7 +30,7 @@ def record_events(tx: sa.Connection, new: Sequence[NewEvent]) -> list[str]:
     """Store events in order and return their ids; workflows find them as rows not yet processed."""
     if not new:
         return []
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": new_id(),
             "project_id": event.project_id,
@@ -44,4 +44,4 @@ def record_events(tx: sa.Connection, new: Sequence[NewEvent]) -> list[str]:
         for event in new
     ]
     tx.execute(_INSERT, rows)
-    return [row["id"] for row in rows]
+    return [str(row["id"]) for row in rows]

@@ -70,7 +70,7 @@ def compose(message: Outgoing) -> bytes:
     return b"".join([_head(message), b"MIME-Version: 1.0\r\n", body])
 
 
-def default_headers(  # noqa: PLR0913  each is a fact of the mail
+def default_headers(
     *, mail_class: MailClass, campaign: bool, html: str, contact_id: str, email_id: str, api_url: str
 ) -> dict[str, str]:
     """Return the headers a mail gets unless its caller sets them (RFC 2369, 8058, 3834).

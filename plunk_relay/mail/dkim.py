@@ -177,9 +177,7 @@ def _squeeze(text: bytes) -> bytes:
 
 def verify(message: bytes, *, find_txt: Callable[[bytes], bytes | None]) -> list[bool]:
     """Verify every DKIM-Signature, the topmost first, with dkimpy; `find_txt` answers for a DNS name with a final dot."""
-    count = sum(
-        name.lower().rstrip() == b"dkim-signature" for name, _ in split_fields(message.partition(b"\r\n\r\n")[0])
-    )
+    count = sum(name.lower().rstrip() == b"dkim-signature" for name, _ in split_fields(message.partition(b"\r\n\r\n")[0]))
     verdicts = []
     for index in range(count):
         try:

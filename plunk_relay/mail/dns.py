@@ -96,9 +96,7 @@ class Resolver:
         ttl = min(answer.rrset.ttl if answer.rrset else 0, _LONGEST_TTL_SECONDS)
         return self._keep((name, kind), now + ttl, values)
 
-    def _keep(
-        self, key: tuple[str, str], until: float, value: list[str] | DnsError
-    ) -> tuple[float, list[str] | DnsError]:
+    def _keep(self, key: tuple[str, str], until: float, value: list[str] | DnsError) -> tuple[float, list[str] | DnsError]:
         if len(self._cache) >= _CACHE_ENTRIES:
             self._cache.clear()
         self._cache[key] = (until, value)

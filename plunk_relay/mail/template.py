@@ -96,7 +96,7 @@ def render(source: str, scope: Mapping[str, object]) -> str:
         return _render_placeholders(source, merged)
 
 
-def merge_scope(  # noqa: PLR0913  each is a fact of the contact
+def merge_scope(
     *,
     contact_id: str,
     email: str,

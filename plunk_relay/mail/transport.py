@@ -115,9 +115,7 @@ class Connection:
         """Whether another transaction may be tried on it."""
         return not self._leaving and not self._pipeline.failed
 
-    async def send(
-        self, envelope: Envelope, *, before_dot: Callable[[], Awaitable[object]] | None = None
-    ) -> Transaction:
+    async def send(self, envelope: Envelope, *, before_dot: Callable[[], Awaitable[object]] | None = None) -> Transaction:
         """Carry one transaction; `before_dot` is awaited before the body and its final dot are written."""
         conversation = self._opening or Conversation()
         self._opening = None
@@ -132,9 +130,11 @@ class Connection:
             trouble = Deferred(Reply(421, "4.4.2", f"connection lost: {error}"))
             return Transaction(dict.fromkeys(envelope.recipients, trouble), str(conversation))
         if mail.code // 100 != 2:
-            outcomes = dict.fromkeys(envelope.recipients, self._refusal(mail))
-            return Transaction(outcomes, str(conversation), sender_refused=mail.code // 100 == 5)
-        outcomes = {address: self._refusal(reply) for address, reply in recipients.items() if reply.code // 100 != 2}
+            refused: dict[str, Outcome] = dict.fromkeys(envelope.recipients, self._refusal(mail))
+            return Transaction(refused, str(conversation), sender_refused=mail.code // 100 == 5)
+        outcomes: dict[str, Outcome] = {
+            address: self._refusal(reply) for address, reply in recipients.items() if reply.code // 100 != 2
+        }
         accepted = [address for address in envelope.recipients if address not in outcomes]
         verdict = await self._transfer(envelope.message, accepted, data, conversation, before_dot)
         return Transaction(outcomes | dict.fromkeys(accepted, verdict), str(conversation))
@@ -285,9 +285,7 @@ def _stuff(message: bytes) -> bytes:
     return stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n")
 
 
-async def _open_session(
-    peer: Peer, local_hostname: str, timeouts: Timeouts, conversation: Conversation
-) -> aiosmtplib.SMTP:
+async def _open_session(peer: Peer, local_hostname: str, timeouts: Timeouts, conversation: Conversation) -> aiosmtplib.SMTP:
     smtp = await _greet(peer, local_hostname, timeouts, conversation)
     try:
         if peer.tls in ("may", "required"):
@@ -371,7 +369,7 @@ async def _sign_in(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation
 
 
 @functools.cache
-def _tls_context(verify: bool) -> ssl.SSLContext:  # noqa: FBT001  a key of the cache
+def _tls_context(verify: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not verify:

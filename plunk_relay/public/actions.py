@@ -16,9 +16,7 @@ async def find_contact(relay: Relay, contact_id: str) -> Contact | None:
     return await relay.db.read(find_any_contact, contact_id)
 
 
-async def change_subscription(
-    relay: Relay, contact_id: str, *, subscribed: bool, email_id: str | None
-) -> Contact | None:
+async def change_subscription(relay: Relay, contact_id: str, *, subscribed: bool, email_id: str | None) -> Contact | None:
     """Set the subscription and record the flip; `email_id` counts only when that mail went to this contact."""
     now = relay.clock.now()
 

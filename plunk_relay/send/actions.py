@@ -208,9 +208,7 @@ async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact]
     return queued
 
 
-def _write(
-    tx: "sa.Connection", contents: Sequence[Content], mails: Sequence[NewMail], now: datetime
-) -> list[QueuedMail]:
+def _write(tx: "sa.Connection", contents: Sequence[Content], mails: Sequence[NewMail], now: datetime) -> list[QueuedMail]:
     return queue_mails(tx, contents, mails, now=now)
 
 

@@ -5,7 +5,7 @@ import binascii
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from plunk_relay.mail.address import Mailbox, check_address
@@ -148,8 +148,8 @@ class AttachmentBody(ApiModel):
 class SendRequest(ApiModel):
     """A transactional mail: inline content or a template, for one recipient or many."""
 
-    model_config = {
-        "json_schema_extra": {
+    model_config = ConfigDict(
+        json_schema_extra={
             "examples": [
                 {
                     "from": "hello@example.com",
@@ -160,7 +160,7 @@ class SendRequest(ApiModel):
                 }
             ]
         }
-    }
+    )
     to: Annotated[list[AddressObject], BeforeValidator(_read_recipients)] = Field(
         description="An address, an object with `email` and `name`, or an array of either; each gets a mail of its own"
     )
@@ -174,9 +174,7 @@ class SendRequest(ApiModel):
     )
     name: Line | None = Field(None, description="Sender's display name, when `from` has none")
     reply: Email | None = Field(None, description="Reply-To address")
-    subscribed: bool | None = Field(
-        None, description="Sets the contacts' subscription; unset: unchanged, new ones false"
-    )
+    subscribed: bool | None = Field(None, description="Sets the contacts' subscription; unset: unchanged, new ones false")
     data: dict[str, JsonValue] | None = Field(None, description="Variables of the template, stored with the contact")
     headers: Annotated[dict[str, str], BeforeValidator(_check_headers)] | None = Field(
         None, description="Additional headers"

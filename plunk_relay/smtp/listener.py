@@ -34,9 +34,7 @@ class Certificate:
                 self._context, self._stamp = self._load(), stamp
         except (OSError, ssl.SSLError) as error:
             if self._context is None:
-                raise SetupError(
-                    f"cannot read the certificate {self._certificate} with {self._key}: {error}"
-                ) from error
+                raise SetupError(f"cannot read the certificate {self._certificate} with {self._key}: {error}") from error
             log.error("new certificate cannot be read; the old one stays in use", error=str(error))
         return self._context
 
@@ -50,7 +48,7 @@ class Certificate:
 class Door:
     """A listening port."""
 
-    def __init__(  # noqa: PLR0913  what a door is made of
+    def __init__(
         self,
         handler: Handler,
         options: DoorOptions,
@@ -151,5 +149,5 @@ def _reloading(certificate: Certificate | None) -> ssl.SSLContext:
     def refresh(tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         tls.context = certificate.context()
 
-    outer.sni_callback = refresh  # type: ignore[assignment]  # typeshed knows only the socket form
+    outer.sni_callback = refresh
     return outer

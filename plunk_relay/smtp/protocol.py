@@ -112,7 +112,7 @@ class SessionRegistry(Protocol):
 class SubmissionSession(SMTP):
     """One connection."""
 
-    def __init__(  # noqa: PLR0913  what a session is made of
+    def __init__(
         self,
         handler: Handler,
         options: DoorOptions,
@@ -274,9 +274,7 @@ class SubmissionSession(SMTP):
         else:
             await self._run(command, argument.strip())
 
-    async def _run(
-        self, command: "Callable[[SubmissionSession, str], Awaitable[SmtpReply | None]]", argument: str
-    ) -> None:
+    async def _run(self, command: "Callable[[SubmissionSession, str], Awaitable[SmtpReply | None]]", argument: str) -> None:
         try:
             reply = await command(self, argument)
         except RelayError as error:
@@ -457,9 +455,7 @@ class SubmissionSession(SMTP):
         if path.parameters:
             return SmtpReply(555, "5.5.4", "RCPT takes no parameters")
         if len(self._envelope.recipients) >= self._limits.max_recipients:
-            return SmtpReply(
-                452, "4.5.3", f"At most {self._limits.max_recipients} recipients; send the rest separately"
-            )
+            return SmtpReply(452, "4.5.3", f"At most {self._limits.max_recipients} recipients; send the rest separately")
         refusal = await self._handler.check_recipient(self._client, self._envelope, path.address)
         if refusal is not None:
             return refusal

@@ -117,7 +117,7 @@ class Submission:
                 return refusal
         return message.senders[0]
 
-    async def _queue(  # noqa: PLR0913  what a submission is
+    async def _queue(
         self, client: Client, envelope: Envelope, message: Submitted, sender: Mailbox, queue_id: str
     ) -> list[QueuedMail]:
         project_id = client.project_id or ""
@@ -150,7 +150,7 @@ def _store(tx: "sa.Connection", content: Content, mails: Sequence[NewMail], now:
     return queue_mails(tx, [content], mails, now=now)
 
 
-def _new_mail(  # noqa: PLR0913, PLR0917  one row's facts
+def _new_mail(
     project_id: str,
     envelope: Envelope,
     message: Submitted,

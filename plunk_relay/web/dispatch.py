@@ -81,9 +81,7 @@ class PathApp:
         await _send(send, exchange, answer, headers)
         self._note(exchange, answer)
 
-    async def _answer(
-        self, exchange: _Exchange, scope: Scope, receive: Receive
-    ) -> tuple[Answer, list[tuple[str, str]]]:
+    async def _answer(self, exchange: _Exchange, scope: Scope, receive: Receive) -> tuple[Answer, list[tuple[str, str]]]:
         limits: list[tuple[str, str]] = []
         relay = self._toolkit.relay
         try:

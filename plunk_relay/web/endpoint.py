@@ -90,7 +90,7 @@ class Endpoint:
         return (inspect.getdoc(self.handler) or "").partition("\n")[2].strip()
 
 
-def endpoint(  # noqa: PLR0913  each is a fact of the contract
+def endpoint(
     method: str,
     path: str,
     *,

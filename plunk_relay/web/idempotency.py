@@ -9,7 +9,7 @@ from plunk_relay.web import queries
 from plunk_relay.web.queries import StoredClaim
 
 
-async def claim_key(relay: Relay, project_id: str, key: str, *, request_id: str, method: str, path: str) -> None:  # noqa: PLR0913
+async def claim_key(relay: Relay, project_id: str, key: str, *, request_id: str, method: str, path: str) -> None:
     """Claim the key for this request; raises BadRequest for a bad key, IdempotencyKeyReused when it is taken."""
     if not 1 <= len(key) <= 255 or not all(" " <= character <= "~" for character in key):
         raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.")
@@ -29,7 +29,7 @@ async def claim_key(relay: Relay, project_id: str, key: str, *, request_id: str,
         )
 
 
-async def settle_key(relay: Relay, project_id: str, key: str, *, request_id: str, status: int, kept: bool) -> None:  # noqa: PLR0913
+async def settle_key(relay: Relay, project_id: str, key: str, *, request_id: str, status: int, kept: bool) -> None:
     """Note the answer; a refused request (4xx) that wrote nothing frees its key."""
     if 400 <= status < 500 and not kept:
         await relay.db.write(queries.release_key, project_id, key, request_id)

@@ -25,9 +25,7 @@ class HttpMetrics:
             ["method", "route", "status"],
             registry=self.registry,
         )
-        self._seconds = Histogram(
-            "plunk_relay_http_request_seconds", "Time to answer", ["route"], registry=self.registry
-        )
+        self._seconds = Histogram("plunk_relay_http_request_seconds", "Time to answer", ["route"], registry=self.registry)
         self._gauges: dict[str, Gauge] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -123,8 +123,7 @@ def _security(auth: Auth) -> list[dict[str, list[str]]]:
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in endpoint.path_parameters
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in endpoint.path_parameters
     ]
     if endpoint.query is not None:
         schema = endpoint.query.model_json_schema(by_alias=True, ref_template=_REF)

@@ -53,9 +53,7 @@ def delete_expired_keys(tx: sa.Connection, *, now: datetime) -> int:
 
 def delete_old_requests(tx: sa.Connection, *, before: datetime, limit: int = 5000) -> int:
     """Remove a batch of log lines from before a moment; return how many. Ids are ordered by time."""
-    old = (
-        sa.select(api_requests.c.id).where(api_requests.c.created_at < before).order_by(api_requests.c.id).limit(limit)
-    )
+    old = sa.select(api_requests.c.id).where(api_requests.c.created_at < before).order_by(api_requests.c.id).limit(limit)
     return tx.execute(sa.delete(api_requests).where(api_requests.c.id.in_(old))).rowcount
 
 

@@ -38,7 +38,7 @@ def read_ledger(tx: sa.Connection) -> dict[str, int]:
     """Return `accepted` and the count of each state, lower-cased."""
     outgoing = sa.select(sa.func.count()).select_from(emails).where(emails.c.source_type != "INBOUND")
     by_state = sa.select(deliveries.c.state, sa.func.count()).group_by(deliveries.c.state)
-    counts = {state: count for state, count in tx.execute(by_state)}
+    counts = {row[0]: row[1] for row in tx.execute(by_state)}
     return {"accepted": tx.execute(outgoing).scalar_one()} | {s.lower(): counts.get(s, 0) for s in LEDGER_STATES}
 
 

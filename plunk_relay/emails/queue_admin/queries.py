@@ -52,14 +52,14 @@ _FREE = deliveries.c.lease_owner.is_(None)
 def list_entries(tx: sa.Connection, chosen: QueueFilter) -> list[Entry]:
     """Return deliveries that fit, newest first."""
     found = _SELECT.where(*_conditions(chosen)).order_by(deliveries.c.id.desc()).limit(chosen.limit)
-    return [Entry(*row) for row in tx.execute(found)]
+    return [_entry(row) for row in tx.execute(found)]
 
 
 def find_entry(tx: sa.Connection, delivery_id: str) -> Entry | None:
     """Look a delivery up by its own id or the mail's."""
     where = (deliveries.c.id == delivery_id) | (deliveries.c.email_id == delivery_id)
     row = tx.execute(_SELECT.where(where)).one_or_none()
-    return Entry(*row) if row else None
+    return _entry(row) if row else None
 
 
 def retry(tx: sa.Connection, chosen: QueueFilter, *, now: datetime) -> int:
@@ -101,9 +101,13 @@ def read_stats(tx: sa.Connection, *, now: datetime) -> dict[str, Any]:
     since = tx.execute(created).scalar_one_or_none()
     return {
         "states": {state.lower(): number for state, number in tx.execute(states)},
-        "domains": {domain: number for domain, number in tx.execute(busiest.limit(20))},
+        "domains": {row[0]: row[1] for row in tx.execute(busiest.limit(20))},
         "oldest_queued_seconds": int((now - since).total_seconds()) if since else None,
     }
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    return Entry(*row)
 
 
 def _conditions(chosen: QueueFilter) -> list[sa.ColumnElement[bool]]:
