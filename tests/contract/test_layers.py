@@ -25,7 +25,7 @@ HOMES = {
     "dns": ["mail/dns.py"],
     "liquid": ["mail/*", "templates/*"],
     "prometheus_client": ["web/*", "app.py"],
-    "pydantic": ["settings.py", "web/*", "*/api.py", "*/request.py"],
+    "pydantic": ["settings.py", "cli/config.py", "web/*", "*/api.py", "*/request.py"],
     "pydantic_settings": ["settings.py"],
     "selectolax": ["mail/html.py"],
     "sqlalchemy": ["db/*", "*/queries.py", "emails/queue.py", "segments/filters.py"],
