@@ -9,6 +9,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, Literal
 
+import orjson
 import structlog
 
 LogFormat = Literal["console", "json", "auto"]
@@ -19,7 +20,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
     """Set up structlog and the standard library's logging; `auto` picks console on a terminal, else json."""
     chosen = log_format if log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if chosen == "console" else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if chosen == "console" else structlog.processors.JSONRenderer(serializer=_dump_json)
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -42,6 +43,10 @@ def get_logger(name: str) -> "structlog.typing.FilteringBoundLogger":
     """Return the logger of one part; its name is the `part` key of every line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
     return logger
+
+
+def _dump_json(event: object, **_options: object) -> str:
+    return orjson.dumps(event, default=str).decode()
 
 
 def _drop_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import contacts
 
 
@@ -27,7 +28,7 @@ class Contact:
 _COLUMNS = ("id", "project_id", "email", "data", "subscribed", "created_at", "updated_at")
 _SELECT = sa.select(*(contacts.c[name] for name in _COLUMNS))
 _BY_EMAIL = _SELECT.where(contacts.c.project_id == sa.bindparam("project_id"), contacts.c.email == sa.bindparam("address"))
-_INSERT = insert_if_absent(contacts, ["project_id", "email"])
+_INSERT = Prepared(insert_if_absent(contacts, ["project_id", "email"]))
 
 
 def find_contact(tx: sa.Connection, project_id: str, contact_id: str) -> Contact | None:
@@ -61,7 +62,7 @@ def find_contacts_by_email(tx: sa.Connection, project_id: str, emails: Sequence[
 def insert_contact(tx: sa.Connection, contact: Contact) -> bool:
     """Store a new contact; False when the address is there already."""
     row = {name: getattr(contact, name) for name in _COLUMNS}
-    return tx.execute(_INSERT, row).rowcount == 1
+    return bool(_INSERT.run(tx, row).rowcount == 1)
 
 
 def update_contact(

@@ -58,7 +58,7 @@ class UnitConnection(aiosqlite.Connection):
             "sqlite://",
             creator=lambda: raw,
             poolclass=StaticPool,
-            json_serializer=_dump_json,
+            json_serializer=dump_json,
             json_deserializer=orjson.loads,
             skip_autocommit_rollback=False,
         )
@@ -84,7 +84,8 @@ class UnitConnection(aiosqlite.Connection):
         await self.close()
 
 
-def _dump_json(value: object) -> str:
+def dump_json(value: object) -> str:
+    """Write a JSON column."""
     return orjson.dumps(value, default=str).decode()
 
 

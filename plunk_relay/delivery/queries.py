@@ -4,9 +4,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import emails
 
-_STATUS = (
+_STATUS = Prepared(
     sa.update(emails)
     .where(emails.c.id == sa.bindparam("row_id"), (emails.c.status == "PENDING") | (emails.c.status == "SENDING"))
     .values(
@@ -22,4 +23,4 @@ _STATUS = (
 
 def update_statuses(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     """Move mails on from PENDING or SENDING; a mail that was opened meanwhile keeps its better status."""
-    tx.execute(_STATUS, rows)
+    _STATUS.run_many(tx, rows)

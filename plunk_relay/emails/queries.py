@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import attempts, captured, contents, deliveries, emails
 
 ContentKind = Literal["MIME", "HTML", "ATTACHMENTS"]
@@ -53,8 +54,8 @@ class Email:
 
 
 EMAIL_COLUMNS = [emails.c[name] for name in Email.__dataclass_fields__]
-_INSERT_CONTENT = sa.insert(contents)
-_INSERT_EMAIL = sa.insert(emails)
+_INSERT_CONTENT = Prepared(sa.insert(contents))
+_INSERT_EMAIL = Prepared(sa.insert(emails))
 _CONTENT = sa.select(contents.c.kind, contents.c.data).where(contents.c.id == sa.bindparam("content_id"))
 
 
@@ -71,13 +72,12 @@ def insert_contents(tx: sa.Connection, new: Sequence[Content], *, now: datetime)
         }
         for content in new
     ]
-    if rows:
-        tx.execute(_INSERT_CONTENT, rows)
+    _INSERT_CONTENT.run_many(tx, rows)
 
 
 def insert_emails(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     """Store mails; `actions.queue_mails` makes the rows."""
-    tx.execute(_INSERT_EMAIL, rows)
+    _INSERT_EMAIL.run_many(tx, rows)
 
 
 def load_content(tx: sa.Connection, content_id: str) -> bytes | None:

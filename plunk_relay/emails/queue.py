@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import attempts, captured, contents, deliveries, emails
 from plunk_relay.emails.queries import EMAIL_COLUMNS, Email
 
@@ -43,7 +44,7 @@ class Claimed:
     """The content when it is small; None: read it."""
 
 
-_INSERT = sa.insert(deliveries)
+_INSERT = Prepared(sa.insert(deliveries))
 _QUEUED = deliveries.c.state == "QUEUED"
 _NEXT_TURN = (
     sa.select(deliveries.c.priority, deliveries.c.project_id)
@@ -110,8 +111,10 @@ _SENDING = (
     )
     .values(status="SENDING")
 )
-_DOT = sa.update(deliveries).where(deliveries.c.id == sa.bindparam("row_id")).values(dot_sent_at=sa.bindparam("moment"))
-_OUTCOME = (
+_DOT = Prepared(
+    sa.update(deliveries).where(deliveries.c.id == sa.bindparam("row_id")).values(dot_sent_at=sa.bindparam("moment"))
+)
+_OUTCOME = Prepared(
     sa.update(deliveries)
     .where(deliveries.c.id == sa.bindparam("row_id"), _QUEUED)
     .values(
@@ -125,12 +128,12 @@ _OUTCOME = (
         finished_at=sa.bindparam("new_finished_at"),
     )
 )
-_INSERT_ATTEMPT = sa.insert(attempts)
+_INSERT_ATTEMPT = Prepared(sa.insert(attempts))
 
 
 def insert_deliveries(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     """Put deliveries into the queue; `actions.queue_mails` makes the rows."""
-    tx.execute(_INSERT, rows)
+    _INSERT.run_many(tx, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,19 +212,19 @@ def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: 
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:
-    return Claimed(*row[:11], Email(*row[13:]), *row[11:13])
+    head: list[Any] = [*row[:11], Email(*row[13:]), row[11], row[12]]
+    return Claimed(*head)
 
 
 def mark_dots(tx: sa.Connection, delivery_ids: Sequence[str], *, now: datetime) -> None:
     """Note that the final dot of these is about to go out: from now on they may be delivered without our knowing."""
-    tx.execute(_DOT, [{"row_id": delivery_id, "moment": now} for delivery_id in delivery_ids])
+    _DOT.run_many(tx, [{"row_id": delivery_id, "moment": now} for delivery_id in delivery_ids])
 
 
 def record_outcomes(tx: sa.Connection, rows: list[dict[str, Any]], tries: list[dict[str, Any]]) -> None:
     """End leases: set each row's new state and next time, and store the attempts; `delivery/outcomes` makes the rows."""
-    tx.execute(_OUTCOME, rows)
-    if tries:
-        tx.execute(_INSERT_ATTEMPT, tries)
+    _OUTCOME.run_many(tx, rows)
+    _INSERT_ATTEMPT.run_many(tx, tries)
 
 
 def keep_captured(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import events
 from plunk_relay.ids import new_id
 
@@ -23,7 +24,7 @@ class NewEvent:
     created_at: datetime
 
 
-_INSERT = sa.insert(events)
+_INSERT = Prepared(sa.insert(events))
 
 
 def record_events(tx: sa.Connection, new: Sequence[NewEvent]) -> list[str]:
@@ -43,5 +44,5 @@ def record_events(tx: sa.Connection, new: Sequence[NewEvent]) -> list[str]:
         }
         for event in new
     ]
-    tx.execute(_INSERT, rows)
+    _INSERT.run_many(tx, rows)
     return [str(row["id"]) for row in rows]

@@ -14,6 +14,10 @@ _PLAIN = re.compile(
     r"(?=.{3,254}\Z)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}\Z"
 )
+_SIMPLE_MAILBOX = re.compile(
+    r"[ \t]*(?:([A-Za-z0-9][A-Za-z0-9 _-]*?)[ \t]*)?<([A-Za-z0-9._+-]+@[A-Za-z0-9.-]+)>[ \t]*\Z"
+    r"|[ \t]*([A-Za-z0-9._+-]+@[A-Za-z0-9.-]+)[ \t]*\Z"
+)
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*\Z")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _WORD_BYTES = 42  # base64 of 42 bytes and the frame of an encoded word stay below 75 characters (RFC 2047 2)
@@ -55,6 +59,9 @@ def check_address(text: str) -> str | None:
 
 def parse_mailboxes(header_value: str) -> list[Mailbox]:
     """Read an address header (RFC 5322 3.4): lists and groups, names decoded; what has no address is left out."""
+    simple = _SIMPLE_MAILBOX.match(header_value)
+    if simple is not None:
+        return [Mailbox(simple[2] or simple[3], simple[1] or None)]
     unfolded = _CONTROLS.sub(" ", header_value)
     found = getaddresses([unfolded])
     return [Mailbox(address, decode_words(name) or None) for name, address in found if "@" in address]

@@ -21,11 +21,15 @@ class Conversation:
 
     def server(self, line: str) -> None:
         """Note what the peer sent."""
+        self._add("S", sanitize(line))
+
+    def server_reply(self, line: str) -> None:
+        """Note a reply that is printable and bounded already."""
         self._add("S", line)
 
     def remark(self, line: str) -> None:
         """Note what happened beside the lines."""
-        self._add("*", line)
+        self._add("*", sanitize(line))
 
     def __str__(self) -> str:
         return "\n".join(self._lines)
@@ -34,6 +38,6 @@ class Conversation:
         if self._length > _LONGEST:
             return
         elapsed = int((asyncio.get_running_loop().time() - self._start) * 1000)
-        text = f"+{elapsed} {side}: {sanitize(line)}"
+        text = f"+{elapsed} {side}: {line}"
         self._length += len(text) + 1
         self._lines.append(text if self._length <= _LONGEST else "... (cut)")

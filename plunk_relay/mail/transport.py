@@ -204,7 +204,7 @@ class Connection:
             self._pipeline.write("".join(f"{command}\r\n" for command in commands).encode())
             replies = await self._pipeline.read(len(commands), self._timeouts.reply)
             for reply in replies:
-                conversation.server(str(reply))
+                conversation.server_reply(str(reply))
             return replies
         return await self._exchange_one_by_one(commands, conversation)
 

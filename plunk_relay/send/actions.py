@@ -64,7 +64,7 @@ async def send_message(relay: Relay, project_id: str, request: SendRequest) -> l
     Raises ValidationFailed, TemplateNotFound, Forbidden (sender), BadRequest (marketing mail to the unsubscribed),
     BillingLimitReached, Unavailable.
     """
-    _refuse_when_full(relay)
+    await _refuse_when_full(relay)
     _check_attachments(relay, request)
     message = await _resolve(relay, project_id, request)
     await _check_billing(relay, project_id, len(request.to))
@@ -77,8 +77,8 @@ async def send_message(relay: Relay, project_id: str, request: SendRequest) -> l
     raise Unavailable("The contact changed while the mail was rendered; try again.")
 
 
-def _refuse_when_full(relay: Relay) -> None:
-    reasons = list_reasons(relay)
+async def _refuse_when_full(relay: Relay) -> None:
+    reasons = await list_reasons(relay)
     if reasons:
         log.warning("mail refused", reasons=reasons)
         raise Unavailable("The relay cannot accept mail at the moment.")

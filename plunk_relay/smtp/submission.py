@@ -63,11 +63,11 @@ class Submission:
     async def check_recipient(self, client: Client, envelope: Envelope, address: str) -> SmtpReply | None:
         """Accept any recipient while there is room to store mail."""
         del client, envelope, address
-        return self._check_room()
+        return await self._check_room()
 
     async def accept_message(self, client: Client, envelope: Envelope) -> SmtpReply:
         """Queue the message for every recipient in one unit of work; 250 after the commit."""
-        refusal = self._check_room()
+        refusal = await self._check_room()
         if refusal is not None:
             return refusal
         project_id = client.project_id or ""
@@ -89,8 +89,8 @@ class Submission:
         self._relay.wakes.deliveries.set()
         return SmtpReply(250, "2.0.0", f"queued as {queued[0].delivery_id}")
 
-    def _check_room(self) -> SmtpReply | None:
-        reasons = list_reasons(self._relay)
+    async def _check_room(self) -> SmtpReply | None:
+        reasons = await list_reasons(self._relay)
         return SmtpReply(452, "4.3.1", f"Cannot store mail now: {reasons[0]}") if reasons else None
 
     async def _check_domain(self, client: Client, address: str) -> SmtpReply | None:

@@ -56,17 +56,22 @@ def _resident_bytes() -> int:
 @endpoint("GET", "/ready", tag=_TAG, auth=Auth.NONE)
 async def ready(relay: Relay) -> Answer:
     """Tell whether mail is accepted: 200, or 503 with the reasons."""
-    reasons = list_reasons(relay)
+    reasons = await list_reasons(relay)
     body = {"ready": not reasons, "reasons": reasons}
     return Answer(dump_json(body), 503 if reasons else 200)
 
 
-def list_reasons(relay: Relay) -> list[str]:
-    """Return why nothing can be accepted now; empty when everything can."""
+async def list_reasons(relay: Relay) -> list[str]:
+    """Return why nothing can be accepted now; empty when everything can. The disk is looked at once a second."""
     reasons = [relay.db.failure] if relay.db.failure else []
     if relay.stopping.is_set():
         reasons.append("the server is stopping")
-    return reasons + ([shortage] if (shortage := find_shortage(relay)) else [])
+
+    async def load() -> list[str]:
+        shortage = find_shortage(relay)
+        return [shortage] if shortage else []
+
+    return reasons + await relay.memory.remember("disk", "", load, seconds=1.0)
 
 
 def find_shortage(relay: Relay) -> str | None:

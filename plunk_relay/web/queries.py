@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import api_requests, idempotency_keys
 
 
@@ -22,6 +23,7 @@ class StoredClaim:
     created_at: datetime
 
 
+_INSERT_REQUEST = Prepared(sa.insert(api_requests))
 _INSERT_KEY = insert_if_absent(idempotency_keys, ["project_id", "key"])
 _COLUMNS = [idempotency_keys.c[name] for name in StoredClaim.__dataclass_fields__]
 
@@ -59,7 +61,7 @@ def delete_old_requests(tx: sa.Connection, *, before: datetime, limit: int = 500
 
 def insert_requests(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     """Store a batch of log lines."""
-    tx.execute(sa.insert(api_requests), rows)
+    _INSERT_REQUEST.run_many(tx, rows)
 
 
 def _held(project_id: str, key: str, request_id: str) -> sa.ColumnElement[bool]:
