@@ -1,0 +1,123 @@
+"""How is the real server started in a test? As a process of its own, on free ports, killed or stopped by the test."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+_STARTING_SECONDS = 20.0
+
+
+def free_port() -> int:
+    """Return a port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """`plunk-relay serve` with a configuration in a directory of its own."""
+
+    def __init__(self, directory: Path, **sections: dict[str, Any]) -> None:
+        self.directory = directory
+        self.http_port, self.smtp_port = free_port(), free_port()
+        self.config = directory / "relay.toml"
+        self.log = directory / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        values: dict[str, dict[str, Any]] = {
+            "server": {"data_dir": str(directory / "data"), "log_format": "json", "grace_seconds": 5},
+            "http": {"port": self.http_port},
+            "smtp": {
+                "hostname": "relay.test",
+                "host": "127.0.0.1",
+                "submission_port": self.smtp_port,
+                "submissions_port": 0,
+                "inbound_port": 0,
+                "auth_without_tls": True,
+            },
+            "limits": {"api_requests_per_minute": 0, "send_per_second": 0},
+        }
+        for section, keys in sections.items():
+            values.setdefault(section, {}).update(keys)
+        self.config.write_text(_toml(values))
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a `plunk-relay` command with this configuration."""
+        line = [sys.executable, "-m", "plunk_relay", *arguments, "--config", str(self.config)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=check)
+
+    def setup(self, *, project: str = "acme", domain: str = "example.com") -> dict[str, Any]:
+        """Make a user, a project and a trusted domain; return what `setup --json` prints."""
+        arguments = ["setup", "--email", "op@example.com", "--password", "password", "--project", project]
+        done = self.command(*arguments, "--domain", domain, "--trust", "--json")
+        made: dict[str, Any] = json.loads(done.stdout)
+        return made
+
+    def audit(self) -> dict[str, Any]:
+        """Return the ledger."""
+        ledger: dict[str, Any] = json.loads(self.command("audit", "--json", check=False).stdout)
+        return ledger
+
+    def start(self) -> None:
+        """Start and wait until it is ready."""
+        with self.log.open("ab") as log:
+            place = log.tell()
+            line = [sys.executable, "-m", "plunk_relay", "serve", "--config", str(self.config)]
+            self._process = subprocess.Popen(line, stderr=log, stdout=log)
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while b'"ready"' not in self.log.read_bytes()[place:]:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the server did not start: {self.log.read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """End it with SIGTERM; return the exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.poll() is None:
+            os.kill(self._process.pid, number)
+        return self._process.wait(timeout=30)
+
+    def get(self, path: str) -> bytes:
+        """Fetch a path over HTTP."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+            body: bytes = answer.read()
+            return body
+
+    def __enter__(self) -> "ServerProcess":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+def _toml(values: dict[str, dict[str, Any]]) -> str:
+    """Write settings; a list of tables becomes `[[section.key]]`."""
+    lines: list[str] = []
+    for section, keys in values.items():
+        tables = {key: value for key, value in keys.items() if isinstance(value, list) and value and isinstance(value[0], dict)}
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items() if key not in tables]
+        for key, entries in tables.items():
+            for entry in entries:
+                lines += [f"[[{section}.{key}]]", *(f"{name} = {json.dumps(value)}" for name, value in entry.items())]
+    return "\n".join(lines) + "\n"
