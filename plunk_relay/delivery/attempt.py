@@ -1,4 +1,7 @@
-"""How is one group of mails delivered? Read `Courier.carry`: gather, compose and sign, find peers, connect, send, finish."""
+"""How is one group of mails delivered? Read `Courier`: gather, compose and sign, find peers, connect, send, finish.
+
+While one group is on the wire the next one is made ready: composed, signed and marked as about to be sent.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -18,6 +21,7 @@ from plunk_relay.mail.transport import Connection, ConnectionFailed, Envelope, P
 from plunk_relay.relay import Relay
 
 log = get_logger("delivery")
+_STOPPING = "the relay is stopping"
 _TOO_MANY_RECIPIENTS = ("4.5.3", "5.5.3")
 
 
@@ -34,12 +38,13 @@ class Office:
 
 
 @dataclass(slots=True)
-class _Trip:
-    """One group on its way."""
+class Trip:
+    """One group on its way; `ready` becomes its signed bytes, or why it must not be sent."""
 
     group: Group
     started_at: datetime
     started: float
+    ready: asyncio.Future[bytes | Failed] | None = None
     dot_sent: bool = False
 
 
@@ -53,10 +58,21 @@ class Courier:
         self._lane = lane
         self._connection: Connection | None = None
 
-    async def carry(self, group: Group) -> None:
-        """Deliver a group; every mail of it ends with a result, whatever happens."""
+    def begin(self, group: Group) -> Trip:
+        """Start to make a group ready."""
         loop = asyncio.get_running_loop()
-        trip = _Trip(group, self._relay.clock.now(), loop.time())
+        trip = Trip(group, self._relay.clock.now(), loop.time())
+        trip.ready = asyncio.ensure_future(self._make_ready(group))
+        return trip
+
+    def put_back(self, trip: Trip) -> None:
+        """Give up a group that was begun and not carried."""
+        if trip.ready is not None:
+            trip.ready.cancel()
+        self._finish_all(trip, Uncounted(_STOPPING))
+
+    async def carry(self, trip: Trip) -> None:
+        """Deliver a group; every mail of it ends with a result, whatever happens."""
         task = asyncio.current_task()
         if task is not None:
             self._office.active.add(task)
@@ -66,10 +82,10 @@ class Courier:
         except TimeoutError:
             await self._abort(trip, "the attempt took too long")
         except asyncio.CancelledError:
-            await self._abort(trip, "the relay is stopping")
+            await self._abort(trip, _STOPPING)
             raise
         except Exception:  # a fault of ours must not stop the other mails
-            log.exception("delivery attempt failed", queue_ids=[one.id for one in group])
+            log.exception("delivery attempt failed", queue_ids=[one.id for one in trip.group])
             await self._abort(trip, "internal error; the operator's log tells more")
         finally:
             if task is not None:
@@ -81,9 +97,11 @@ class Courier:
         if connection is not None:
             await connection.close()
 
-    async def _carry(self, trip: _Trip) -> None:
-        message = await self._prepare(trip)
-        if message is None:
+    async def _carry(self, trip: Trip) -> None:
+        assert trip.ready is not None  # noqa: S101  begin() set it
+        message = await trip.ready
+        if isinstance(message, Failed):
+            self._finish_all(trip, message)
             return
         if self._lane.plan.kind == "capture":
             await self._keep(trip, message)
@@ -94,26 +112,26 @@ class Courier:
         if transaction is not None:
             self._finish_transaction(trip, transaction)
 
-    async def _prepare(self, trip: _Trip) -> bytes | None:
-        """Return the signed bytes; None when the group was finished without sending."""
+    async def _make_ready(self, group: Group) -> bytes | Failed:
+        """Return the signed bytes; that the final dot may go out is stored before (delivery promise 4)."""
         try:
-            draft = await gather_draft(self._relay, trip.group[0])
+            draft = await gather_draft(self._relay, group[0])
         except RelayError as error:
-            draft = Failed(error.message)
+            return Failed(error.message)
         built = draft if isinstance(draft, Failed) else await self._office.builder.add(draft)
-        if isinstance(built, Failed):
-            self._finish_all(trip, built)
-            return None
+        if isinstance(built, Failed) or self._lane.plan.kind == "capture":
+            return built
+        await asyncio.gather(*(self._office.marker.add(one.id) for one in group))
         return built
 
-    async def _keep(self, trip: _Trip, message: bytes) -> None:
+    async def _keep(self, trip: Trip, message: bytes) -> None:
         now = self._relay.clock.now()
         rows = [{"delivery_id": one.id, "message": message, "created_at": now} for one in trip.group]
         await self._relay.db.write(keep_captured, rows)
         reply = Reply(250, "2.0.0", "captured: kept here, not sent")
         self._finish_all(trip, Delivered(reply), host="capture")
 
-    async def _transmit(self, trip: _Trip, envelope: Envelope) -> Transaction | None:
+    async def _transmit(self, trip: Trip, envelope: Envelope) -> Transaction | None:
         """Send on the open connection, or on a new one to the first peer that takes it; None: finished already."""
         if self._connection is not None and self._connection.usable and not self._worn_out(self._connection):
             transaction = await self._send(trip, self._connection, envelope)
@@ -126,7 +144,7 @@ class Courier:
             return None
         return await self._try_peers(trip, envelope, peers)
 
-    async def _try_peers(self, trip: _Trip, envelope: Envelope, peers: list[Peer]) -> Transaction | None:
+    async def _try_peers(self, trip: Trip, envelope: Envelope, peers: list[Peer]) -> Transaction | None:
         said: list[str] = []
         verdict: Deferred | Bounced | None = None
         for index, peer in enumerate(peers):
@@ -150,20 +168,13 @@ class Courier:
         self._finish_lane(trip, verdict or unreachable, conversation="\n".join(said))
         return None
 
-    async def _send(self, trip: _Trip, connection: Connection, envelope: Envelope) -> Transaction:
-        """Send; that the final dot goes out is stored before it does (delivery promise 4)."""
-        ids = [one.id for one in trip.group]
-        marks = asyncio.gather(*(self._office.marker.add(delivery_id) for delivery_id in ids))
-
-        async def mark_dot() -> None:
-            await marks
+    async def _send(self, trip: Trip, connection: Connection, envelope: Envelope) -> Transaction:
+        def note_dot() -> None:
             trip.dot_sent = True
 
-        transaction = await connection.send(envelope, before_dot=mark_dot)
-        await marks
-        return transaction
+        return await connection.send(envelope, before_dot=note_dot)
 
-    def _finish_transaction(self, trip: _Trip, transaction: Transaction) -> None:
+    def _finish_transaction(self, trip: Trip, transaction: Transaction) -> None:
         results = transaction.outcomes
         if any(isinstance(result, Delivered) for result in results.values()):
             self._lane.speed_up()
@@ -178,7 +189,7 @@ class Courier:
         if left_over:
             self._lane.put_first(left_over)
 
-    def _finish_one(self, trip: _Trip, *, one_index: int, result: Result, transaction: Transaction) -> None:
+    def _finish_one(self, trip: Trip, *, one_index: int, result: Result, transaction: Transaction) -> None:
         connection = self._connection
         self._office.finish(
             Finished(
@@ -193,14 +204,14 @@ class Courier:
             )
         )
 
-    def _finish_lane(self, trip: _Trip, verdict: Deferred | Bounced, *, conversation: str) -> None:
+    def _finish_lane(self, trip: Trip, verdict: Deferred | Bounced, *, conversation: str) -> None:
         """End the group, and for a dead destination everything that waits for it, without waiting out each time-out."""
         self._finish_all(trip, verdict, conversation=conversation)
         if isinstance(verdict, Deferred):
             for group in self._lane.take_all():
-                self._finish_all(_Trip(group, trip.started_at, trip.started), verdict, conversation=conversation)
+                self._finish_all(Trip(group, trip.started_at, trip.started), verdict, conversation=conversation)
 
-    def _finish_all(self, trip: _Trip, result: Result, *, host: str | None = None, conversation: str = "") -> None:
+    def _finish_all(self, trip: Trip, result: Result, *, host: str | None = None, conversation: str = "") -> None:
         for one in trip.group:
             self._office.finish(
                 Finished(
@@ -214,14 +225,14 @@ class Courier:
                 )
             )
 
-    async def _abort(self, trip: _Trip, reason: str) -> None:
+    async def _abort(self, trip: Trip, reason: str) -> None:
         """End a trip that broke off: after the dot nobody knows, before it nothing has happened."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
         if trip.dot_sent:
             self._finish_all(trip, Unknown(reason))
-        elif reason == "the relay is stopping":
+        elif reason == _STOPPING:
             self._finish_all(trip, Uncounted(reason))
         else:
             self._finish_all(trip, Deferred(Reply(451, "4.3.0", reason)))
@@ -233,7 +244,7 @@ class Courier:
         settings = self._settings
         return Timeouts(settings.connect_seconds, settings.reply_seconds, settings.final_reply_seconds)
 
-    def _elapsed(self, trip: _Trip) -> int:
+    def _elapsed(self, trip: Trip) -> int:
         return int((asyncio.get_running_loop().time() - trip.started) * 1000)
 
 

@@ -64,6 +64,10 @@ class Lane:
         finally:
             timer.cancel()
 
+    def take_ahead(self) -> Group | None:
+        """Return a group to make ready while another is on the wire; None while other couriers could begin it now."""
+        return self._waiting.popleft() if len(self._waiting) >= self.couriers else None
+
     def take_all(self) -> list[Group]:
         """Empty the lane: what waits shares the fate of the destination, or is given back."""
         groups = list(self._waiting)

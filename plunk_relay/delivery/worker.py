@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from plunk_relay.delivery.attempt import Courier, Office
+from plunk_relay.delivery.attempt import Courier, Office, Trip
 from plunk_relay.delivery.batcher import Batcher
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Lane, form_groups
@@ -172,15 +172,20 @@ class Deliverer:
 
     async def _employ(self, lane: Lane) -> None:
         courier = Courier(self._office, lane)
+        ahead: Trip | None = None
         try:
             while not self._stopping:
-                group = await lane.take(self._settings.connection_idle_seconds)
-                if group is None:
+                trip = ahead or await _next_trip(courier, lane, self._settings.connection_idle_seconds)
+                if trip is None:
                     break
-                await courier.carry(group)
+                following = lane.take_ahead()
+                ahead = courier.begin(following) if following else None
+                await courier.carry(trip)
                 if lane.wants_courier:
                     self._staff()
         finally:
+            if ahead is not None:
+                courier.put_back(ahead)
             self._slots += 1
             lane.couriers -= 1
             self._drop_if_empty(lane)
@@ -237,6 +242,11 @@ class Deliverer:
     async def _mark_dots(self, delivery_ids: list[str]) -> list[None]:
         await self._relay.db.write(queue.mark_dots, delivery_ids, now=self._relay.clock.now())
         return [None] * len(delivery_ids)
+
+
+async def _next_trip(courier: Courier, lane: Lane, idle_seconds: float) -> Trip | None:
+    group = await lane.take(idle_seconds)
+    return courier.begin(group) if group is not None else None
 
 
 async def _build_in_thread(drafts: list[Draft]) -> list[bytes | Failed]:

@@ -233,8 +233,9 @@ def keep_captured(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
 
 
 def give_back(tx: sa.Connection, owner: str, *, now: datetime) -> int:
-    """End the leases of a worker that stops: what it did not finish is due at once; returns how many."""
+    """End the leases of a worker that stops: what it did not begin to send is due at once; returns how many."""
     mine = (deliveries.c.lease_owner == owner) & _QUEUED
+    tx.execute(sa.update(deliveries).where(mine).values(dot_sent_at=None))
     return _release(tx, mine, now)
 
 

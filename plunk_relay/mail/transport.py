@@ -8,7 +8,7 @@ import asyncio
 import functools
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self, cast
 
@@ -115,8 +115,8 @@ class Connection:
         """Whether another transaction may be tried on it."""
         return not self._leaving and not self._pipeline.failed
 
-    async def send(self, envelope: Envelope, *, before_dot: Callable[[], Awaitable[object]] | None = None) -> Transaction:
-        """Carry one transaction; `before_dot` is awaited before the body and its final dot are written."""
+    async def send(self, envelope: Envelope, *, before_dot: Callable[[], None] | None = None) -> Transaction:
+        """Carry one transaction; `before_dot` is called before the body and its final dot are written."""
         conversation = self._opening or Conversation()
         self._opening = None
         refusal = self._check_abilities(envelope)
@@ -228,7 +228,7 @@ class Connection:
         accepted: Sequence[str],
         data: Reply | None,
         conversation: Conversation,
-        before_dot: Callable[[], Awaitable[object]] | None,
+        before_dot: Callable[[], None] | None,
     ) -> Outcome:
         """Send the body after a 354 and return the verdict for the accepted recipients."""
         if data is None or data.code != 354:
@@ -237,7 +237,7 @@ class Connection:
         if not accepted:
             return await self._send_nothing(conversation)
         if before_dot is not None:
-            await before_dot()
+            before_dot()
         conversation.client(f"[{len(message)} octets]")
         self._pipeline.write(_stuff(message))
         try:

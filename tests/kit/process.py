@@ -114,7 +114,9 @@ def _toml(values: dict[str, dict[str, Any]]) -> str:
     """Write settings; a list of tables becomes `[[section.key]]`."""
     lines: list[str] = []
     for section, keys in values.items():
-        tables = {key: value for key, value in keys.items() if isinstance(value, list) and value and isinstance(value[0], dict)}
+        tables = {
+            key: value for key, value in keys.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+        }
         lines.append(f"[{section}]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items() if key not in tables]
         for key, entries in tables.items():

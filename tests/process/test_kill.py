@@ -163,7 +163,7 @@ def _kill_at_random(server: ServerProcess, clients: list[Client], sink: Sink) ->
     """Kill and restart; return the most mails that can have been on their way at the kills."""
     in_flight = 0
     for number in range(KILLS):
-        goal = MESSAGES * (number + random.random()) / (KILLS + 1)  # noqa: S311  a moment to kill at
+        goal = MESSAGES * (number + random.random()) / (KILLS + 1)
         deadline = time.monotonic() + 60
         while sum(len(client.accepted) for client in clients) < goal and time.monotonic() < deadline:
             time.sleep(0.01)
