@@ -6,7 +6,7 @@ logged: callers pass names and numbers only, and the processor below drops known
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Literal
 
 import orjson
@@ -19,13 +19,14 @@ _SECRET_WORDS = ("password", "secret", "authorization", "token", "private_key", 
 def configure_logging(log_format: LogFormat, level: str) -> None:
     """Set up structlog and the standard library's logging; `auto` picks console on a terminal, else json."""
     chosen = log_format if log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if chosen == "console" else structlog.processors.JSONRenderer(serializer=_dump_json)
-    )
+    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer()
+    factory: Callable[..., Any] = structlog.PrintLoggerFactory(sys.stderr)
+    if chosen == "json":
+        renderer = structlog.processors.JSONRenderer(serializer=_dump_json)
+        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _drop_secrets,
@@ -33,7 +34,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
     _redirect_standard_logging(max(number, logging.WARNING))
@@ -45,8 +46,8 @@ def get_logger(name: str) -> "structlog.typing.FilteringBoundLogger":
     return logger
 
 
-def _dump_json(event: object, **_options: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+def _dump_json(event: object, **_options: object) -> bytes:
+    return orjson.dumps(event, default=str)
 
 
 def _drop_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -5,6 +5,7 @@ first; workers finish what is in hand for up to `grace_seconds`; then the databa
 """
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -117,6 +118,7 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
         services.create_task(admin.run(relay.stopping), name="admin socket")
         for door in doors:
             await door.start()
+        _settle_memory()
         _announce(relay, http.port, {door.name: door.port for door in doors})
         await _wait_for_signal(relay.stopping)
         log.info("stopping", grace_seconds=grace)
@@ -128,6 +130,13 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
 
 def _resolver(settings: Settings) -> Resolver:
     return Resolver(settings.delivery.resolvers)
+
+
+def _settle_memory() -> None:
+    """Keep what start-up made out of the garbage collector's rounds, and let these be rarer: they cost 5 % otherwise."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _announce(relay: Relay, http_port: int, smtp_ports: dict[str, int]) -> None:

@@ -1,6 +1,6 @@
 """What happens to contacts? Made or merged by address, subscribed and unsubscribed; every flip is an event."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -34,17 +34,35 @@ def upsert_contact(tx: "sa.Connection", project_id: str, change: ContactChange, 
     A flip of an existing contact's subscription records `contact.subscribed` or `contact.unsubscribed`; creation
     records nothing. Raises BadRequest when `data.locale` is not a string.
     """
-    existing = queries.find_contact_by_email(tx, project_id, change.email)
-    if existing is None:
-        return _insert(tx, project_id, change, now=now), True
+    return upsert_contacts(tx, [(project_id, change)], now=now)[0]
+
+
+def upsert_contacts(
+    tx: "sa.Connection", changes: Sequence[tuple[str, ContactChange]], *, now: datetime
+) -> list[tuple[Contact, bool]]:
+    """Do `upsert_contact` for pairs of project id and change, in order, with one look-up a project."""
+    addresses: dict[str, list[str]] = {}
+    for project_id, change in changes:
+        addresses.setdefault(project_id, []).append(change.email)
+    known = {project_id: queries.find_contacts_by_email(tx, project_id, mine) for project_id, mine in addresses.items()}
+    done = []
+    for project_id, change in changes:
+        existing = known[project_id].get(change.email)
+        contact = _merge(tx, existing, change, now=now) if existing else _insert(tx, project_id, change, now=now)
+        known[project_id][change.email] = contact
+        done.append((contact, existing is None))
+    return done
+
+
+def _merge(tx: "sa.Connection", existing: Contact, change: ContactChange, *, now: datetime) -> Contact:
     data = merge_data(existing.data, change.data) if change.data else existing.data
     subscribed = existing.subscribed if change.subscribed is None else change.subscribed
     if data == existing.data and subscribed == existing.subscribed:
-        return existing, False
+        return existing
     queries.update_contact(tx, existing.id, data=data, subscribed=subscribed, now=now)
     if subscribed != existing.subscribed:
         record_events(tx, [subscription_event(existing, subscribed, now=now)])
-    return replace(existing, data=data, subscribed=subscribed, updated_at=now), False
+    return replace(existing, data=data, subscribed=subscribed, updated_at=now)
 
 
 def set_subscription(

@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.engine import dump_json
+from plunk_relay.db.portable import insert_if_absent, listed
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import contacts
 
@@ -27,7 +28,9 @@ class Contact:
 
 _COLUMNS = ("id", "project_id", "email", "data", "subscribed", "created_at", "updated_at")
 _SELECT = sa.select(*(contacts.c[name] for name in _COLUMNS))
-_BY_EMAIL = _SELECT.where(contacts.c.project_id == sa.bindparam("project_id"), contacts.c.email == sa.bindparam("address"))
+_BY_EMAIL = Prepared(
+    _SELECT.where(contacts.c.project_id == sa.bindparam("project_id"), contacts.c.email.in_(listed("addresses")))
+)
 _INSERT = Prepared(insert_if_absent(contacts, ["project_id", "email"]))
 
 
@@ -43,26 +46,16 @@ def find_any_contact(tx: sa.Connection, contact_id: str) -> Contact | None:
     return Contact(*row) if row else None
 
 
-def find_contact_by_email(tx: sa.Connection, project_id: str, email: str) -> Contact | None:
-    """Look a contact up by its normalised address."""
-    row = tx.execute(_BY_EMAIL, {"project_id": project_id, "address": email}).one_or_none()
-    return Contact(*row) if row else None
-
-
 def find_contacts_by_email(tx: sa.Connection, project_id: str, emails: Sequence[str]) -> dict[str, Contact]:
-    """Look several contacts up by normalised address; absent ones are missing from the result."""
-    found: dict[str, Contact] = {}
-    for start in range(0, len(emails), 500):
-        chunk = list(emails[start : start + 500])
-        where = (contacts.c.project_id == project_id) & contacts.c.email.in_(chunk)
-        found |= {row.email: Contact(*row) for row in tx.execute(_SELECT.where(where))}
-    return found
+    """Look contacts up by normalised address; absent ones are missing from the result."""
+    rows = _BY_EMAIL.fetch(tx, {"project_id": project_id, "addresses": dump_json(list(emails))})
+    return {row[2]: Contact(*row) for row in rows}
 
 
 def insert_contact(tx: sa.Connection, contact: Contact) -> bool:
     """Store a new contact; False when the address is there already."""
     row = {name: getattr(contact, name) for name in _COLUMNS}
-    return bool(_INSERT.run(tx, row).rowcount == 1)
+    return _INSERT.run(tx, row) == 1
 
 
 def update_contact(

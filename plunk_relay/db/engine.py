@@ -1,14 +1,15 @@
 """How does work reach the database? As units: plain synchronous functions that take a SQLAlchemy Core connection.
 
 One writer and a few readers, each an aiosqlite connection whose thread runs whole units. The writer commits in
-groups: it takes every waiting unit, runs each in a savepoint of one transaction, commits once (one fsync for all), and
-only then resolves their futures. A unit that raises is rolled back to its savepoint and only its caller sees the
-error. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored.
+groups: it takes every waiting unit, runs all in one transaction, commits once (one fsync for all), and only then
+resolves their futures. When a unit raises after it wrote, the group starts again with a savepoint around each unit, so
+that its changes go, its neighbours' stay, and only its caller sees the error: a unit must be a function that may run
+twice. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -23,8 +24,10 @@ from plunk_relay.log import get_logger
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Unit = Callable[[sa.Connection], object]
-_GROUP_UNITS = 256
+Item = TypeVar("Item")
+Work = Callable[[sa.Connection, list[Any]], Sequence[Any]]
+Waiting = tuple[Work, Any, asyncio.Future[Any]]
+Outcome = tuple[Exception | None, object]
 _PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-8000")
 _SYNC_FAILURES = ("disk i/o error",)
 _STORAGE_FAILURES = (*_SYNC_FAILURES, "disk is full", "readonly database", "unable to open database")
@@ -94,10 +97,12 @@ class Database:
 
     def __init__(self, writer: UnitConnection, readers: list[UnitConnection]) -> None:
         self.failure: str | None = None
+        self._loop = asyncio.get_running_loop()
         self._writer = writer
         self._readers = readers
-        self._waiting: list[tuple[Unit, asyncio.Future[Any]]] = []
-        self._flusher: asyncio.Task[None] | None = None
+        self._waiting: list[Waiting] = []
+        self._called = False
+        self._flushes: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, path: Path, *, readers: int = 2) -> "Database":
@@ -119,13 +124,27 @@ class Database:
 
         Raises what the unit raised (its changes undone), or Unavailable when nothing can be stored.
         """
+        return await self._enqueue(lambda core, _: [work(core, *args, **kwargs)], None)
+
+    def write_joint(self, work: Callable[[sa.Connection, list[Item]], Sequence[T]], item: Item) -> asyncio.Future[T]:
+        """Let one call of `work` handle the items of all who wait for the next group; results in the items' order.
+
+        For what happens many times at once. When the call raises, each item gets a unit of its own.
+        """
+        return self._enqueue(work, item)
+
+    def _enqueue(self, work: Callable[[sa.Connection, list[Item]], Sequence[T]], item: Item) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self._loop.create_future()
         if self.failure:
-            raise Unavailable("The relay cannot store anything at the moment.")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lambda core: work(core, *args, **kwargs), future))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush(), name="group commit")
-        return await future
+            future.set_exception(Unavailable("The relay cannot store anything at the moment."))
+            return future
+        self._waiting.append((work, item, future))
+        if not self._called:
+            self._called = True
+            flush = self._loop.create_task(self._flush(), name="group commit")
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushes.discard)
+        return future
 
     async def read(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit that only reads, in one snapshot."""
@@ -138,21 +157,27 @@ class Database:
 
     async def close(self) -> None:
         """Finish what waits, then close every connection."""
-        if self._flusher is not None:
-            await asyncio.wait([self._flusher])
+        while self._flushes:
+            await asyncio.wait(self._flushes)
         for connection in (*self._readers, self._writer):
             await connection.shut()
 
     async def _flush(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[:_GROUP_UNITS], self._waiting[_GROUP_UNITS:]
-            units = [unit for unit, _ in group]
-            try:
-                outcomes = await self._writer.run(_commit_group, self._writer.raw, self._writer.core, units)
-            except Exception as error:  # noqa: BLE001  whatever it is, every caller of the group must hear of it
-                outcomes = [(self._explain(error), None)] * len(group)
-            for (_, future), (failure, value) in zip(group, outcomes, strict=True):
-                _resolve(future, failure, value)
+        """Ask the writer for a group; it takes what waits when its turn comes, so that the next group never waits for us."""
+        group: list[Waiting] = []
+        try:
+            outcomes = await self._writer.run(self._commit_waiting, group)
+        except Exception as error:  # noqa: BLE001  whatever it is, every caller of the group must hear of it
+            outcomes = [(self._explain(error), None)] * len(group)
+        for (_, _, future), (failure, value) in zip(group, outcomes, strict=True):
+            _resolve(future, failure, value)
+
+    def _commit_waiting(self, group: list[Waiting]) -> list[Outcome]:
+        """Run on the writer's thread."""
+        self._called = False  # before the list is taken: a unit added from now on calls again
+        group += self._waiting[: len(self._waiting)]
+        del self._waiting[: len(group)]
+        return _commit_group(self._writer.raw, self._writer.core, group) if group else []
 
     def _explain(self, error: Exception) -> Exception:
         text = str(error).lower()
@@ -172,12 +197,14 @@ def _resolve(future: asyncio.Future[Any], failure: Exception | None, value: obje
         future.set_result(value)
 
 
-def _commit_group(raw: sqlite3.Connection, core: sa.Connection, units: list[Unit]) -> list[tuple[Exception | None, object]]:
-    outcomes: list[tuple[Exception | None, object]] = []
+def _commit_group(raw: sqlite3.Connection, core: sa.Connection, group: list[Waiting]) -> list[Outcome]:
     raw.execute("BEGIN IMMEDIATE")
     try:
-        for unit in units:
-            outcomes.append(_run_in_savepoint(raw, core, unit))
+        outcomes = _run_together(raw, core, group)
+        if outcomes is None:
+            raw.execute("ROLLBACK")
+            raw.execute("BEGIN IMMEDIATE")
+            outcomes = [_run_in_savepoint(raw, core, work, item) for work, item, _ in group]
         raw.execute("COMMIT")
     except BaseException:
         if raw.in_transaction:
@@ -186,11 +213,31 @@ def _commit_group(raw: sqlite3.Connection, core: sa.Connection, units: list[Unit
     return outcomes
 
 
-def _run_in_savepoint(raw: sqlite3.Connection, core: sa.Connection, unit: Unit) -> tuple[Exception | None, object]:
+def _run_together(raw: sqlite3.Connection, core: sa.Connection, group: list[Waiting]) -> list[Outcome] | None:
+    """Run a group without savepoints; None when something must be undone, or done one by one, because of a failure."""
+    places: dict[Work, list[int]] = {}
+    for index, (work, _, _) in enumerate(group):
+        places.setdefault(work, []).append(index)
+    outcomes: list[Outcome] = [(None, None)] * len(group)
+    for work, mine in places.items():
+        changes = raw.total_changes
+        try:
+            for index, value in zip(mine, work(core, [group[index][1] for index in mine]), strict=True):
+                outcomes[index] = (None, value)
+        except Exception as error:
+            if not raw.in_transaction:
+                raise
+            if len(mine) > 1 or raw.total_changes != changes:
+                return None
+            outcomes[mine[0]] = (_as_unavailable(error), None)
+    return outcomes
+
+
+def _run_in_savepoint(raw: sqlite3.Connection, core: sa.Connection, work: Work, item: Any) -> Outcome:
     """Run one unit; its failure is its own, unless SQLite ended the whole transaction (disk full, I/O error)."""
     raw.execute("SAVEPOINT unit")
     try:
-        value = unit(core)
+        value = work(core, [item])[0]
     except Exception as error:
         if not raw.in_transaction:
             raise

@@ -26,3 +26,8 @@ def insert_or_count(table: sa.Table, conflict: Sequence[str], counted: str) -> R
     statement = insert(table)
     counting = statement.on_conflict_do_update(index_elements=list(conflict), set_={counted: table.c[counted] + 1})
     return counting.returning(table.c[counted])
+
+
+def listed(parameter: str) -> sa.Select[tuple[Any]]:
+    """Read the values of a parameter that holds a list as JSON text: an IN of any length with one compiled statement."""
+    return sa.select(sa.func.json_each(sa.bindparam(parameter)).table_valued("value").c.value)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from plunk_relay.delivery.batcher import Batcher
+from plunk_relay.batcher import Batcher
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Group, Lane
 from plunk_relay.delivery.outcomes import Failed, Finished, Result, Uncounted
 from plunk_relay.delivery.prepare import Draft, gather_draft
-from plunk_relay.emails.queue import keep_captured
+from plunk_relay.emails.queue import keep_captured, mark_dots
 from plunk_relay.errors import RelayError
 from plunk_relay.log import get_logger
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Reply, Unknown
@@ -32,7 +32,6 @@ class Office:
     relay: Relay
     peers: PeerFinder
     builder: Batcher[Draft, bytes | Failed]
-    marker: Batcher[str, None]
     finish: Callable[[Finished], None]
     active: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -52,6 +51,7 @@ class Courier:
     """One connection's carrier: takes groups of one lane, one after the other."""
 
     def __init__(self, office: Office, lane: Lane) -> None:
+        self._loop = asyncio.get_running_loop()
         self._office = office
         self._relay = office.relay
         self._settings = office.relay.settings.delivery
@@ -60,10 +60,12 @@ class Courier:
 
     def begin(self, group: Group) -> Trip:
         """Start to make a group ready."""
-        loop = asyncio.get_running_loop()
-        trip = Trip(group, self._relay.clock.now(), loop.time())
-        trip.ready = asyncio.ensure_future(self._make_ready(group))
-        return trip
+        return Trip(
+            group,
+            self._relay.clock.now(),
+            self._loop.time(),
+            ready=self._loop.create_task(self._make_ready(group), name="make ready"),
+        )
 
     def put_back(self, trip: Trip) -> None:
         """Give up a group that was begun and not carried."""
@@ -121,7 +123,9 @@ class Courier:
         built = draft if isinstance(draft, Failed) else await self._office.builder.add(draft)
         if isinstance(built, Failed) or self._lane.plan.kind == "capture":
             return built
-        await asyncio.gather(*(self._office.marker.add(one.id) for one in group))
+        now = self._relay.clock.now()
+        for mark in [self._relay.db.write_joint(mark_dots, (one.id, now)) for one in group]:
+            await mark
         return built
 
     async def _keep(self, trip: Trip, message: bytes) -> None:
@@ -245,7 +249,7 @@ class Courier:
         return Timeouts(settings.connect_seconds, settings.reply_seconds, settings.final_reply_seconds)
 
     def _elapsed(self, trip: Trip) -> int:
-        return int((asyncio.get_running_loop().time() - trip.started) * 1000)
+        return int((self._loop.time() - trip.started) * 1000)
 
 
 def _closed_on_us(transaction: Transaction, connection: Connection) -> bool:

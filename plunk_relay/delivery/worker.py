@@ -1,15 +1,15 @@
 """What does the deliverer do all day? Claims due deliveries, puts them into lanes, and records what comes of them."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from plunk_relay.batcher import Batcher
 from plunk_relay.delivery.attempt import Courier, Office, Trip
-from plunk_relay.delivery.batcher import Batcher
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Lane, form_groups
 from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Uncounted, Verdict, record
@@ -25,8 +25,12 @@ from plunk_relay.mail.outcome import Unknown
 from plunk_relay.relay import Relay
 from plunk_relay.workers import poll
 
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
 LEASE = timedelta(minutes=30)
 _CLAIMED_A_CONNECTION = 10
+_READY_AHEAD = int(__import__("os").environ.get("AHEAD", "1"))
 _POLL_SECONDS = 1.0
 log = get_logger("delivery")
 
@@ -57,12 +61,14 @@ class Deliverer:
         self._stopping = False
         self._last_project = ""
         self._couriers = asyncio.TaskGroup()
-        self._recorder: Batcher[Finished, Verdict] = Batcher(self._record)
         self._office = Office(
             relay=relay,
             peers=PeerFinder(relay),
-            builder=Batcher(_build_in_thread, most=16),
-            marker=Batcher(self._mark_dots),
+            builder=Batcher(
+                _build_in_thread,
+                most=int(__import__("os").environ.get("MOST", "16")),
+                parallel=int(__import__("os").environ.get("PAR", "2")),
+            ),
             finish=self._finish,
         )
 
@@ -121,7 +127,7 @@ class Deliverer:
             log.warning("work in hand did not end in time", deliveries=len(self._in_hand))
             for courier in self._office.active:
                 courier.cancel()
-        await self._recorder.settle()
+            await self.settle()
         await self._relay.db.write(queue.give_back, self.owner, now=self._relay.clock.now())
 
     def _close_early(self, one: Claimed) -> bool:
@@ -172,20 +178,20 @@ class Deliverer:
 
     async def _employ(self, lane: Lane) -> None:
         courier = Courier(self._office, lane)
-        ahead: Trip | None = None
+        ahead: deque[Trip] = deque()
         try:
             while not self._stopping:
-                trip = ahead or await _next_trip(courier, lane, self._settings.connection_idle_seconds)
+                trip = ahead.popleft() if ahead else await _next_trip(courier, lane, self._settings.connection_idle_seconds)
                 if trip is None:
                     break
-                following = lane.take_ahead()
-                ahead = courier.begin(following) if following else None
+                while len(ahead) < _READY_AHEAD and (following := lane.take_ahead()) is not None:
+                    ahead.append(courier.begin(following))
                 await courier.carry(trip)
                 if lane.wants_courier:
                     self._staff()
         finally:
-            if ahead is not None:
-                courier.put_back(ahead)
+            for trip in ahead:
+                courier.put_back(trip)
             self._slots += 1
             lane.couriers -= 1
             self._drop_if_empty(lane)
@@ -217,31 +223,24 @@ class Deliverer:
             self._in_hand.pop(finished.claimed.id, None)
             self._settled.set()
             return
-        self._recorder.add(finished).add_done_callback(partial(self._recorded, finished))
+        self._relay.db.write_joint(self._record, finished).add_done_callback(partial(self._recorded, finished))
+
+    def _record(self, tx: "sa.Connection", batch: list[Finished]) -> list[Verdict]:
+        return record(tx, batch, self._schedule, now=self._relay.clock.now())
 
     def _recorded(self, finished: Finished, future: asyncio.Future[Verdict]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, Unavailable) and not self._relay.db.failure:
+            asyncio.get_running_loop().call_later(1, self._finish, finished)  # what was sent must not be sent again
+            return
         self._in_hand.pop(finished.claimed.id, None)
         self._settled.set()
-        if future.cancelled() or future.exception() is not None:
-            log.error("result not recorded", queue_id=finished.claimed.id, error=repr(future.exception()))
+        if future.cancelled() or error is not None:
+            log.error("result not recorded", queue_id=finished.claimed.id, error=repr(error))
             return
         _log_verdict(finished, future.result())
         if len(self._in_hand) <= self._capacity // 2:
             self._relay.wakes.deliveries.set()
-
-    async def _record(self, batch: list[Finished]) -> list[Verdict]:
-        """Write results; while the disk refuses, keep them in memory: what was sent must not be sent again."""
-        while True:
-            try:
-                return await self._relay.db.write(record, batch, self._schedule, now=self._relay.clock.now())
-            except Unavailable:
-                if self._relay.db.failure:
-                    raise
-                await asyncio.sleep(1)
-
-    async def _mark_dots(self, delivery_ids: list[str]) -> list[None]:
-        await self._relay.db.write(queue.mark_dots, delivery_ids, now=self._relay.clock.now())
-        return [None] * len(delivery_ids)
 
 
 async def _next_trip(courier: Courier, lane: Lane, idle_seconds: float) -> Trip | None:

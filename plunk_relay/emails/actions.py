@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from plunk_relay.contacts.actions import ContactChange, upsert_contact
+from plunk_relay.contacts.actions import ContactChange, upsert_contacts
+from plunk_relay.contacts.queries import Contact
 from plunk_relay.emails import queries, queue
 from plunk_relay.emails.queries import Content
 from plunk_relay.mail.address import domain_of, to_ascii_domain
@@ -73,14 +74,14 @@ def queue_mails(
     Raises BadRequest for contact data that cannot be stored, ContactMovedError when a text must be rendered again.
     """
     queries.insert_contents(tx, contents, now=now)
-    queued = [_upsert_recipient(tx, mail, now=now) for mail in mails]
+    upserted = upsert_contacts(tx, [(mail.project_id, mail.contact) for mail in mails], now=now)
+    queued = [_queued(mail, contact) for mail, (contact, _) in zip(mails, upserted, strict=True)]
     queries.insert_emails(tx, [_email_row(mail, done.contact_id, now) for mail, done in zip(mails, queued, strict=True)])
     queue.insert_deliveries(tx, [_delivery_row(mail, now) for mail in mails])
     return queued
 
 
-def _upsert_recipient(tx: "sa.Connection", mail: NewMail, *, now: datetime) -> QueuedMail:
-    contact, _ = upsert_contact(tx, mail.project_id, mail.contact, now=now)
+def _queued(mail: NewMail, contact: Contact) -> QueuedMail:
     if mail.rendered_for is not None and mail.rendered_for != contact.id:
         raise ContactMovedError
     return QueuedMail(mail.email_id, mail.delivery_id, contact.id, contact.email)

@@ -12,7 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.engine import dump_json
+from plunk_relay.db.portable import insert_if_absent, listed
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import attempts, captured, contents, deliveries, emails
 from plunk_relay.emails.queries import EMAIL_COLUMNS, Email
@@ -45,8 +46,8 @@ class Claimed:
 
 
 _INSERT = Prepared(sa.insert(deliveries))
-_QUEUED = deliveries.c.state == "QUEUED"
-_NEXT_TURN = (
+_QUEUED = deliveries.c.state == sa.literal_column("'QUEUED'")  # the index of what is due holds these only
+_NEXT_TURN = Prepared(
     sa.select(deliveries.c.priority, deliveries.c.project_id)
     .where(
         _QUEUED,
@@ -66,14 +67,19 @@ _DUE_OF_TURN = (
         deliveries.c.priority == sa.bindparam("turn_priority"),
         deliveries.c.project_id == sa.bindparam("turn_project"),
         deliveries.c.due_at <= sa.bindparam("now"),
-        deliveries.c.domain.not_in(sa.bindparam("busy", expanding=True)),
+        deliveries.c.domain.not_in(listed("busy")),
     )
     .order_by(deliveries.c.due_at)
     .limit(sa.bindparam("most"))
-    .offset(sa.bindparam("skipped"))
+)
+_LEASE_DUE = Prepared(
+    sa.update(deliveries)
+    .where(deliveries.c.id.in_(_DUE_OF_TURN))
+    .values(due_at=sa.bindparam("lease_until"), lease_owner=sa.bindparam("owner"))
+    .returning(deliveries.c.id)
 )
 _INLINE = sa.case((contents.c.size <= INLINE_CONTENT_BYTES, contents.c.data), else_=None)
-_CLAIMED = (
+_CLAIMED = Prepared(
     sa.select(
         deliveries.c.id,
         deliveries.c.project_id,
@@ -95,18 +101,13 @@ _CLAIMED = (
             contents, contents.c.id == emails.c.content_id
         )
     )
-    .where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .where(deliveries.c.id.in_(listed("ids")))
     .order_by(deliveries.c.priority, deliveries.c.id)
 )
-_LEASE = (
-    sa.update(deliveries)
-    .where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .values(due_at=sa.bindparam("lease_until"), lease_owner=sa.bindparam("owner"))
-)
-_SENDING = (
+_SENDING = Prepared(
     sa.update(emails)
     .where(
-        emails.c.id.in_(sa.select(deliveries.c.email_id).where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))),
+        emails.c.id.in_(sa.select(deliveries.c.email_id).where(deliveries.c.id.in_(listed("ids")))),
         emails.c.status == "PENDING",
     )
     .values(status="SENDING")
@@ -160,18 +161,19 @@ def claim_due(tx: sa.Connection, claim: Claim) -> list[Claimed]:
             break
     if not ids:
         return []
-    tx.execute(_LEASE, {"ids": ids, "lease_until": claim.lease_until, "owner": claim.owner})
-    tx.execute(_SENDING, {"ids": ids})
-    return [_claimed(row) for row in tx.execute(_CLAIMED, {"ids": ids})]
+    listed_ids = {"ids": dump_json(ids)}
+    _SENDING.run(tx, listed_ids)
+    return [_claimed(row) for row in _CLAIMED.fetch(tx, listed_ids)]
 
 
 def _turns(tx: sa.Connection) -> dict[int, list[str]]:
     """Step through the index from one (priority, project) to the next; cost grows with projects, not with mails."""
     turns: dict[int, list[str]] = {}
     at = {"after_priority": -1, "after_project": ""}
-    while row := tx.execute(_NEXT_TURN, at).one_or_none():
-        turns.setdefault(row.priority, []).append(row.project_id)
-        at = {"after_priority": row.priority, "after_project": row.project_id}
+    while found := _NEXT_TURN.fetch(tx, at):
+        [[priority, project_id]] = found
+        turns.setdefault(priority, []).append(project_id)
+        at = {"after_priority": priority, "after_project": project_id}
     return turns
 
 
@@ -182,7 +184,6 @@ def _rotate(project_ids: list[str], after: str) -> list[str]:
 def _share(tx: sa.Connection, claim: Claim, priority: int, waiting: list[str], room: int) -> list[str]:
     """Give each waiting project an equal part of the room, and what is left to those who have more, in turn."""
     ids: list[str] = []
-    taken = dict.fromkeys(waiting, 0)
     while waiting and room > len(ids):
         part = max(1, (room - len(ids)) // len(waiting))
         hungry = []
@@ -190,25 +191,25 @@ def _share(tx: sa.Connection, claim: Claim, priority: int, waiting: list[str], r
             most = min(part, room - len(ids))
             if most <= 0:
                 break
-            due = _due(tx, claim, priority, project_id, most, taken[project_id])
+            due = _lease_due(tx, claim, priority, project_id, most)
             ids += due
-            taken[project_id] += len(due)
             if len(due) == most:
                 hungry.append(project_id)
         waiting = hungry
     return ids
 
 
-def _due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: int, skipped: int) -> list[str]:
+def _lease_due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, most: int) -> list[str]:
     values = {
         "turn_priority": priority,
         "turn_project": project_id,
         "now": claim.now,
-        "busy": list(claim.busy),
+        "busy": dump_json(list(claim.busy)),
         "most": most,
-        "skipped": skipped,
+        "lease_until": claim.lease_until,
+        "owner": claim.owner,
     }
-    return list(tx.execute(_DUE_OF_TURN, values).scalars())
+    return [row[0] for row in _LEASE_DUE.fetch(tx, values)]
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:
@@ -216,9 +217,10 @@ def _claimed(row: Sequence[Any]) -> Claimed:
     return Claimed(*head)
 
 
-def mark_dots(tx: sa.Connection, delivery_ids: Sequence[str], *, now: datetime) -> None:
-    """Note that the final dot of these is about to go out: from now on they may be delivered without our knowing."""
-    _DOT.run_many(tx, [{"row_id": delivery_id, "moment": now} for delivery_id in delivery_ids])
+def mark_dots(tx: sa.Connection, dots: Sequence[tuple[str, datetime]]) -> list[None]:
+    """Note when the final dots of deliveries are about to go out: from then on they may arrive without our knowing."""
+    _DOT.run_many(tx, [{"row_id": delivery_id, "moment": moment} for delivery_id, moment in dots])
+    return [None] * len(dots)
 
 
 def record_outcomes(tx: sa.Connection, rows: list[dict[str, Any]], tries: list[dict[str, Any]]) -> None:

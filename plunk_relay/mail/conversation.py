@@ -11,7 +11,8 @@ class Conversation:
     """A bounded transcript; lines are `+<ms> C: ...`, `+<ms> S: ...` or `+<ms> *: ...` for what we noticed."""
 
     def __init__(self) -> None:
-        self._start = asyncio.get_running_loop().time()
+        self._now = asyncio.get_running_loop().time
+        self._start = self._now()
         self._lines: list[str] = []
         self._length = 0
 
@@ -37,7 +38,7 @@ class Conversation:
     def _add(self, side: str, line: str) -> None:
         if self._length > _LONGEST:
             return
-        elapsed = int((asyncio.get_running_loop().time() - self._start) * 1000)
+        elapsed = int((self._now() - self._start) * 1000)
         text = f"+{elapsed} {side}: {line}"
         self._length += len(text) + 1
         self._lines.append(text if self._length <= _LONGEST else "... (cut)")

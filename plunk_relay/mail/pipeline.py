@@ -25,6 +25,7 @@ class PipelineProtocol(asyncio.Protocol):
 
     def __init__(self, transport: asyncio.WriteTransport) -> None:
         self._transport = transport
+        self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._replies: deque[Reply] = deque()
         self._lines: list[str] = []
@@ -46,11 +47,10 @@ class PipelineProtocol(asyncio.Protocol):
 
         Raises PeerClosed or PeerBabbles when not even one came, TimeoutError when the time is over.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.call_later(timeout_seconds, self._expire)
+        deadline = self._loop.call_later(timeout_seconds, self._expire)
         try:
             while len(self._replies) < count and self._failure is None:
-                self._waiter = loop.create_future()
+                self._waiter = self._loop.create_future()
                 await self._waiter
         finally:
             deadline.cancel()

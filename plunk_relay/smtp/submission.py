@@ -1,6 +1,7 @@
 """What is done with submitted mail? Who may send as whom, and how a message gets into the queue."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 log = get_logger("smtp")
 _BAD_LOGIN = SmtpReply(535, "5.7.8", "Wrong user or password; the user is plunk, the password a secret key (sk_...)")
 _USER = "plunk"
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """One message, to be stored."""
+
+    content: Content
+    mails: Sequence[NewMail]
+    now: datetime
 
 
 class Submission:
@@ -132,7 +142,7 @@ class Submission:
             _new_mail(project_id, envelope, message, sender, recipient, delivery_id, content.id, expires_at)
             for recipient, delivery_id in zip(recipients, ids, strict=True)
         ]
-        queued = await self._relay.db.write(_store, content, mails, now)
+        queued = await self._relay.db.write_joint(_store, _Accepted(content, mails, now))
         for mail in mails:
             log.info(
                 "accepted",
@@ -146,8 +156,10 @@ class Submission:
         return queued
 
 
-def _store(tx: "sa.Connection", content: Content, mails: Sequence[NewMail], now: datetime) -> list[QueuedMail]:
-    return queue_mails(tx, [content], mails, now=now)
+def _store(tx: "sa.Connection", batch: Sequence[_Accepted]) -> list[list[QueuedMail]]:
+    contents, mails = [one.content for one in batch], [mail for one in batch for mail in one.mails]
+    queued = iter(queue_mails(tx, contents, mails, now=batch[-1].now))
+    return [[next(queued) for _ in one.mails] for one in batch]
 
 
 def _new_mail(

@@ -1,4 +1,4 @@
-"""How do many small asks share one costly step? They wait while the step is busy, and go together when it is free."""
+"""How do many small asks share a costly step? They wait while it is busy, and go together when it is free."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,26 +9,25 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Call `process` with everything that came in while its last call ran; results are in the order of the items."""
+    """Call `process` with what came in while its calls ran, `parallel` at once; results are in the order of the items."""
 
-    def __init__(self, process: Callable[[list[Item]], Awaitable[Sequence[Result]]], *, most: int = 256) -> None:
+    def __init__(self, process: Callable[[list[Item]], Awaitable[Sequence[Result]]], *, most: int, parallel: int) -> None:
+        self._loop = asyncio.get_running_loop()
         self._process = process
         self._most = most
+        self._parallel = parallel
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, item: Item) -> asyncio.Future[Result]:
         """Queue one item; the future gets its result, or the exception of the batch it was in."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((item, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(), name="batcher")
+        if len(self._tasks) < self._parallel:
+            task = self._loop.create_task(self._work(), name="batcher")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return future
-
-    async def settle(self) -> None:
-        """Return when nothing is waiting or in work."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
 
     async def _work(self) -> None:
         while self._waiting:
