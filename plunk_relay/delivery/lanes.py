@@ -65,8 +65,13 @@ class Lane:
             timer.cancel()
 
     def take_ahead(self) -> Group | None:
-        """Return a group to make ready while another is on the wire; None while other couriers could begin it now."""
-        return self._waiting.popleft() if len(self._waiting) >= self.couriers else None
+        """Return a group to make ready while others are on the wire; None while other couriers could begin it now.
+
+        Large messages wait in the database until their turn comes.
+        """
+        if len(self._waiting) < self.couriers or not self._waiting or not _is_small(self._waiting[0][0]):
+            return None
+        return self._waiting.popleft()
 
     def take_all(self) -> list[Group]:
         """Empty the lane: what waits shares the fate of the destination, or is given back."""
@@ -101,6 +106,10 @@ class Lane:
 def _send_home(sleeper: asyncio.Future[Group | None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+def _is_small(claimed: Claimed) -> bool:
+    return claimed.content is not None and claimed.email.attachments_id is None
 
 
 def form_groups(claimed: Iterable[Claimed]) -> list[Group]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(minutes=30)
 _CLAIMED_A_CONNECTION = 10
-_READY_AHEAD = int(__import__("os").environ.get("AHEAD", "1"))
+_READY_AHEAD = 3
 _POLL_SECONDS = 1.0
 log = get_logger("delivery")
 
@@ -50,6 +50,7 @@ class Deliverer:
         settings = relay.settings.delivery
         self.owner = new_id()
         self._relay = relay
+        self._log = log.bind()  # once: a log line a mail is written through it
         self._settings = settings
         self._routes = RouteTable(settings)
         self._schedule = schedule or RetrySchedule(settings.retry_minutes)
@@ -64,11 +65,7 @@ class Deliverer:
         self._office = Office(
             relay=relay,
             peers=PeerFinder(relay),
-            builder=Batcher(
-                _build_in_thread,
-                most=int(__import__("os").environ.get("MOST", "16")),
-                parallel=int(__import__("os").environ.get("PAR", "2")),
-            ),
+            builder=Batcher(_build_in_thread, most=8, parallel=2),
             finish=self._finish,
         )
 
@@ -238,9 +235,23 @@ class Deliverer:
         if future.cancelled() or error is not None:
             log.error("result not recorded", queue_id=finished.claimed.id, error=repr(error))
             return
-        _log_verdict(finished, future.result())
+        self._log_verdict(finished, future.result())
         if len(self._in_hand) <= self._capacity // 2:
             self._relay.wakes.deliveries.set()
+
+    def _log_verdict(self, finished: Finished, verdict: Verdict) -> None:
+        claimed = finished.claimed
+        self._log.info(
+            verdict.word,
+            queue_id=claimed.id,
+            project=claimed.project_id,
+            recipient=claimed.recipient,
+            attempt=claimed.attempts + verdict.counted,
+            host=finished.host,
+            tls=finished.tls,
+            ms=finished.milliseconds,
+            reply=verdict.text,
+        )
 
 
 async def _next_trip(courier: Courier, lane: Lane, idle_seconds: float) -> Trip | None:
@@ -250,18 +261,3 @@ async def _next_trip(courier: Courier, lane: Lane, idle_seconds: float) -> Trip 
 
 async def _build_in_thread(drafts: list[Draft]) -> list[bytes | Failed]:
     return await asyncio.to_thread(build_messages, drafts)
-
-
-def _log_verdict(finished: Finished, verdict: Verdict) -> None:
-    claimed = finished.claimed
-    log.info(
-        verdict.word,
-        queue_id=claimed.id,
-        project=claimed.project_id,
-        recipient=claimed.recipient,
-        attempt=claimed.attempts + verdict.counted,
-        host=finished.host,
-        tls=finished.tls,
-        ms=finished.milliseconds,
-        reply=verdict.text,
-    )

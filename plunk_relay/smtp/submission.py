@@ -48,6 +48,7 @@ class Submission:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
+        self._log = log.bind()  # once: a log line a mail is written through it
         self._guard = LoginGuard(lambda: relay.clock.now().timestamp())
 
     async def authenticate(self, client: Client, username: str, password: str) -> str | SmtpReply:
@@ -92,7 +93,7 @@ class Submission:
             )
         except MalformedMessage as error:
             return SmtpReply(554, "5.6.0", f"Malformed message: {error}")
-        sender = await self._check_message(client, message)
+        sender = await self._check_message(client, envelope, message)
         if isinstance(sender, SmtpReply):
             return sender
         queued = await self._queue(client, envelope, message, sender, queue_id)
@@ -112,7 +113,7 @@ class Submission:
             return SmtpReply(550, "5.7.1", error.message)
         return None
 
-    async def _check_message(self, client: Client, message: Submitted) -> Mailbox | SmtpReply:
+    async def _check_message(self, client: Client, envelope: Envelope, message: Submitted) -> Mailbox | SmtpReply:
         """Check hops and the From field; return the author."""
         settings = self._relay.settings.smtp
         if message.received_count > settings.max_received_headers:
@@ -122,6 +123,8 @@ class Submission:
         if message.from_fields != 1 or not message.senders:
             return SmtpReply(550, "5.7.1", "The message needs exactly one From header with an address (RFC 5322 3.6)")
         for sender in message.senders:
+            if sender.address == envelope.sender:
+                continue  # checked at MAIL
             refusal = await self._check_domain(client, sender.address)
             if refusal is not None:
                 return refusal
@@ -144,7 +147,7 @@ class Submission:
         ]
         queued = await self._relay.db.write_joint(_store, _Accepted(content, mails, now))
         for mail in mails:
-            log.info(
+            self._log.info(
                 "accepted",
                 queue_id=mail.delivery_id,
                 project=project_id,
