@@ -5,6 +5,9 @@ groups: it takes every waiting unit, runs all in one transaction, commits once (
 resolves their futures. When a unit raises after it wrote, the group starts again with a savepoint around each unit, so
 that its changes go, its neighbours' stay, and only its caller sees the error: a unit must be a function that may run
 twice. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored.
+
+A full disk or a failed write passes: the next group is tried as if nothing had happened. Another I/O error, such as a
+failed fsync, does not: what the disk holds is not known then, so nothing is written until the relay starts again.
 """
 
 import asyncio
@@ -29,8 +32,8 @@ Work = Callable[[sa.Connection, list[Any]], Sequence[Any]]
 Waiting = tuple[Work, Any, asyncio.Future[Any]]
 Outcome = tuple[Exception | None, object]
 _PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-8000")
-_SYNC_FAILURES = ("disk i/o error",)
-_STORAGE_FAILURES = (*_SYNC_FAILURES, "disk is full", "readonly database", "unable to open database")
+_STORAGE_FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_PASSING_IO_FAILURES = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)  # as over a quota or with a full disk
 log = get_logger("db")
 
 
@@ -45,7 +48,11 @@ class UnitConnection(aiosqlite.Connection):
         """Connect to the file; `pragmas` are executed after the usual ones."""
         connect = partial(sqlite3.connect, path, isolation_level=None, cached_statements=256)
         connection = cls(connect, iter_chunk_size=64)
-        await connection
+        try:
+            await connection
+        except BaseException:
+            connection._thread.join()  # aiosqlite told it to end and does not wait: it would outlive the loop
+            raise
         try:
             connection.core = await connection.run(connection._open_core, pragmas)
         except BaseException:
@@ -62,8 +69,9 @@ class UnitConnection(aiosqlite.Connection):
             creator=lambda: raw,
             poolclass=StaticPool,
             json_serializer=dump_json,
-            json_deserializer=orjson.loads,
+            json_deserializer=load_json,
             skip_autocommit_rollback=False,
+            hide_parameters=True,  # they hold bodies and keys, and errors are logged
         )
         return engine.connect()
 
@@ -92,6 +100,11 @@ def dump_json(value: object) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
+def load_json(stored: Any) -> Any:
+    """Read a JSON column; SQLite keeps a bare number as a number."""
+    return orjson.loads(stored) if isinstance(stored, str) else stored
+
+
 class Database:
     """Run units of work. `failure` is None, or one line that says why nothing can be written any more."""
 
@@ -115,7 +128,7 @@ class Database:
                 opened.append(await UnitConnection.open(path, "query_only=ON"))
         except (sqlite3.Error, sa.exc.DatabaseError) as error:
             for connection in opened:
-                await connection.close()
+                await connection.shut()
             raise SetupError(f"cannot open the database {path}: {error}") from error
         return cls(opened[0], opened[1:])
 
@@ -156,7 +169,8 @@ class Database:
         return await self._writer.run(work, self._writer.raw)
 
     async def close(self) -> None:
-        """Finish what waits, then close every connection."""
+        """Finish what waits, then close every connection; what comes later is Unavailable."""
+        self.failure = self.failure or "the database is closed"
         while self._flushes:
             await asyncio.wait(self._flushes)
         for connection in (*self._readers, self._writer):
@@ -180,10 +194,10 @@ class Database:
         return _commit_group(self._writer.raw, self._writer.core, group) if group else []
 
     def _explain(self, error: Exception) -> Exception:
-        text = str(error).lower()
-        log.error("commit failed", error=str(error))
-        if any(words in text for words in _SYNC_FAILURES):
-            self.failure = f"a write to disk failed ({error}); restart the relay when the disk is repaired"
+        cause = _sqlite_error(error)
+        log.error("commit failed", error=str(cause or error))
+        if cause is not None and _is_lasting(cause):
+            self.failure = f"a write to disk failed ({cause}); restart the relay when the disk is repaired"
             log.critical("writes stopped", reason=self.failure)
         return Unavailable("The relay cannot store anything at the moment.")
 
@@ -225,32 +239,43 @@ def _run_together(raw: sqlite3.Connection, core: sa.Connection, group: list[Wait
             for index, value in zip(mine, work(core, [group[index][1] for index in mine]), strict=True):
                 outcomes[index] = (None, value)
         except Exception as error:
-            if not raw.in_transaction:
+            if not raw.in_transaction or _is_storage_failure(error):
                 raise
             if len(mine) > 1 or raw.total_changes != changes:
                 return None
-            outcomes[mine[0]] = (_as_unavailable(error), None)
+            outcomes[mine[0]] = (error, None)
     return outcomes
 
 
 def _run_in_savepoint(raw: sqlite3.Connection, core: sa.Connection, work: Work, item: Any) -> Outcome:
-    """Run one unit; its failure is its own, unless SQLite ended the whole transaction (disk full, I/O error)."""
+    """Run one unit; its failure is its own, unless it is the disk's (full, I/O error): that is everybody's."""
     raw.execute("SAVEPOINT unit")
     try:
         value = work(core, [item])[0]
     except Exception as error:
-        if not raw.in_transaction:
+        if not raw.in_transaction or _is_storage_failure(error):
             raise
         raw.execute("ROLLBACK TO unit")
         raw.execute("RELEASE unit")
-        return _as_unavailable(error), None
+        return error, None
     raw.execute("RELEASE unit")
     return None, value
 
 
-def _as_unavailable(error: Exception) -> Exception:
-    storage = isinstance(error, sa.exc.OperationalError) and any(w in str(error).lower() for w in _STORAGE_FAILURES)
-    return Unavailable("The relay cannot store anything at the moment.") if storage else error
+def _is_storage_failure(error: Exception) -> bool:
+    cause = _sqlite_error(error)
+    return cause is not None and cause.sqlite_errorcode & 0xFF in _STORAGE_FAILURES
+
+
+def _is_lasting(cause: sqlite3.OperationalError) -> bool:
+    primary = cause.sqlite_errorcode & 0xFF
+    return primary == sqlite3.SQLITE_IOERR and cause.sqlite_errorcode not in _PASSING_IO_FAILURES
+
+
+def _sqlite_error(error: Exception) -> sqlite3.OperationalError | None:
+    """Return SQLite's own error, through Core or from a prepared statement; None when it is none or has no code."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return cause if isinstance(cause, sqlite3.OperationalError) and hasattr(cause, "sqlite_errorcode") else None
 
 
 def _read_unit(raw: sqlite3.Connection, work: Callable[[], T]) -> T:

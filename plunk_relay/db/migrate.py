@@ -61,5 +61,6 @@ def _apply_one(raw: sqlite3.Connection, number: int, text: str) -> None:
         raw.execute(f"PRAGMA user_version={number}")
         raw.execute("COMMIT")
     except sqlite3.Error:
-        raw.execute("ROLLBACK")
+        if raw.in_transaction:  # a full disk has ended it already
+            raw.execute("ROLLBACK")
         raise

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from plunk_relay.db.engine import dump_json
+from plunk_relay.db.engine import dump_json, load_json
 
 Row = Mapping[str, Any]
 _MOST_IN_A_STEP = 32
@@ -24,7 +24,7 @@ class Prepared:
 
     def __init__(self, statement: sa.sql.expression.Executable) -> None:
         dialect = sqlite.dialect(paramstyle="qmark")
-        dialect._json_serializer = dump_json  # noqa: SLF001  what create_engine(json_serializer=...) sets
+        dialect._json_serializer, dialect._json_deserializer = dump_json, load_json  # noqa: SLF001  as create_engine does
         columns = [column.key for column in statement.table.columns] if isinstance(statement, sa.Insert) else None
         compiled = statement.compile(dialect=dialect, column_keys=columns)  # type: ignore[attr-defined]  # every statement has it
         assert isinstance(compiled, sa.sql.compiler.SQLCompiler)  # noqa: S101  a statement, not DDL

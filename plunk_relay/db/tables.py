@@ -115,6 +115,7 @@ domains = _table(
     _created(),
     _updated(),
     Index("domains_project", "project_id", "id"),
+    Index("domains_checked", "checked_at", sqlite_where=sa.text("trusted = 0")),
 )
 
 dkim_keys = _table(

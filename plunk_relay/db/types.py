@@ -1,9 +1,12 @@
 """How do times and JSON travel between Python and a column?"""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Time(sa.types.TypeDecorator[datetime]):
@@ -14,7 +17,7 @@ class Time(sa.types.TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
         """Turn a datetime into milliseconds."""
-        return None if value is None else int(value.timestamp() * 1000)
+        return None if value is None else (value - _EPOCH) // _MILLISECOND  # exact; a float is not
 
     def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:
         """Turn milliseconds into an aware datetime."""

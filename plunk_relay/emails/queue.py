@@ -29,6 +29,7 @@ class Claimed:
 
     id: str
     project_id: str
+    priority: int
     sender: str
     recipient: str
     domain: str
@@ -47,16 +48,10 @@ class Claimed:
 
 _INSERT = Prepared(sa.insert(deliveries))
 _QUEUED = deliveries.c.state == sa.literal_column("'QUEUED'")  # the index of what is due holds these only
+_TURN = sa.tuple_(deliveries.c.priority, deliveries.c.project_id)
 _NEXT_TURN = Prepared(
     sa.select(deliveries.c.priority, deliveries.c.project_id)
-    .where(
-        _QUEUED,
-        (deliveries.c.priority > sa.bindparam("after_priority"))
-        | (
-            (deliveries.c.priority == sa.bindparam("after_priority"))
-            & (deliveries.c.project_id > sa.bindparam("after_project"))
-        ),
-    )
+    .where(_QUEUED, sa.tuple_(sa.bindparam("after_priority"), sa.bindparam("after_project")) < _TURN)
     .order_by(deliveries.c.priority, deliveries.c.project_id)
     .limit(1)
 )
@@ -83,6 +78,7 @@ _CLAIMED = Prepared(
     sa.select(
         deliveries.c.id,
         deliveries.c.project_id,
+        deliveries.c.priority,
         deliveries.c.sender,
         deliveries.c.recipient,
         deliveries.c.domain,
@@ -139,14 +135,15 @@ def insert_deliveries(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker asks for: at most `limit` due deliveries, none to the `busy` domains or of the `busy_projects`."""
+    """What a worker asks for: at most `limit` due deliveries, none to the `busy` domains or of the `busy_turns`."""
 
     owner: str
     now: datetime
     lease_until: datetime
     limit: int
     busy: Collection[str] = ()
-    busy_projects: Collection[str] = ()
+    busy_turns: Collection[tuple[int, str]] = ()
+    """Pairs of priority and project that have enough in the worker's hands."""
     after_project: str = ""
     """The project that had the last turn: within a priority the next one is first."""
 
@@ -155,7 +152,7 @@ def claim_due(tx: sa.Connection, claim: Claim) -> list[Claimed]:
     """Lease due deliveries to a worker: by priority; within a priority projects take turns; within a project by time."""
     ids: list[str] = []
     for priority, project_ids in _turns(tx).items():
-        waiting = _rotate([p for p in project_ids if p not in claim.busy_projects], claim.after_project)
+        waiting = _rotate([p for p in project_ids if (priority, p) not in claim.busy_turns], claim.after_project)
         ids += _share(tx, claim, priority, waiting, claim.limit - len(ids))
         if len(ids) >= claim.limit:
             break
@@ -213,7 +210,7 @@ def _lease_due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, 
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:
-    head: list[Any] = [*row[:11], Email(*row[13:]), row[11], row[12]]
+    head: list[Any] = [*row[:12], Email(*row[14:]), row[12], row[13]]
     return Claimed(*head)
 
 
@@ -234,10 +231,14 @@ def keep_captured(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     tx.execute(insert_if_absent(captured, ["delivery_id"]), rows)
 
 
-def give_back(tx: sa.Connection, owner: str, *, now: datetime) -> int:
-    """End the leases of a worker that stops: what it did not begin to send is due at once; returns how many."""
+def give_back(tx: sa.Connection, owner: str, unsent: Sequence[str] = (), *, now: datetime) -> int:
+    """End the leases of a worker that stops, so that all it had is due at once; returns how many.
+
+    The dot marks of `unsent` go; those of the rest stay: their results could not be recorded.
+    """
     mine = (deliveries.c.lease_owner == owner) & _QUEUED
-    tx.execute(sa.update(deliveries).where(mine).values(dot_sent_at=None))
+    never_left = mine & deliveries.c.id.in_(listed("unsent"))
+    tx.execute(sa.update(deliveries).where(never_left).values(dot_sent_at=None), {"unsent": dump_json(list(unsent))})
     return _release(tx, mine, now)
 
 

@@ -118,6 +118,7 @@ CREATE TABLE domains (
 	UNIQUE (domain)
 )
  WITHOUT ROWID;
+CREATE INDEX domains_checked ON domains (checked_at) WHERE trusted = 0;
 CREATE INDEX domains_project ON domains (project_id, id);
 CREATE TABLE idempotency_keys (
 	project_id VARCHAR(36) NOT NULL, 

@@ -1,0 +1,118 @@
+"""Does every statement that runs often find its rows by an index? Asked of SQLite itself: EXPLAIN QUERY PLAN."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+
+import plunk_relay
+from plunk_relay.accounts.queries import find_user_by_email
+from plunk_relay.db.engine import Database
+from plunk_relay.db.prepared import Prepared
+from plunk_relay.domains.queries import find_domain, find_domain_named, list_domains, list_keys, list_stale
+from plunk_relay.emails.queries import list_attempts, list_captured, load_captured, load_content
+from plunk_relay.emails.queue import give_back, take_over
+from plunk_relay.emails.queue_admin import QueueFilter, find_entry, hold, list_entries, release, retry
+from plunk_relay.projects.queries import find_key_owner, find_owned_project, find_project, list_projects
+from plunk_relay.templates.queries import find_template
+from plunk_relay.web.endpoint import KeyHold
+from plunk_relay.web.queries import StoredClaim, claim_key, delete_expired_keys, release_key, settle_key
+from tests.db.units import StatementTrace, pragma
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+CLAIM = StoredClaim("key", "request", "POST", "/v1/send", None, NOW)
+HOLD = KeyHold("project", "key", "request")
+_SCAN = re.compile(r"SCAN (?!.* VIRTUAL TABLE)")
+
+Query = Callable[[sa.Connection], object]
+QUERIES: dict[str, Query] = {
+    "a person by address": lambda tx: find_user_by_email(tx, "a@example.com"),
+    "a project by id": lambda tx: find_project(tx, "project"),
+    "a project by key": lambda tx: find_key_owner(tx, "hash"),
+    "a person's project": lambda tx: find_owned_project(tx, "user", "name"),
+    "a page of projects": lambda tx: list_projects(tx, after_id="project"),
+    "a project's domain": lambda tx: find_domain(tx, "project", "domain"),
+    "a domain by name": lambda tx: find_domain_named(tx, "example.com"),
+    "a project's domains": lambda tx: list_domains(tx, "project"),
+    "a domain's keys": lambda tx: list_keys(tx, "domain"),
+    "a template": lambda tx: find_template(tx, "project", "template"),
+    "a content": lambda tx: load_content(tx, "content"),
+    "the attempts of a delivery": lambda tx: list_attempts(tx, "delivery"),
+    "a captured mail": lambda tx: load_captured(tx, "delivery"),
+    "a delivery by either id": lambda tx: find_entry(tx, "id"),
+    "deliveries by id": lambda tx: list_entries(tx, QueueFilter(deliveries=["a", "b"])),
+    "a project's deliveries in one state": lambda tx: list_entries(tx, QueueFilter(project_id="project", status="held")),
+    "deliveries tried now": lambda tx: retry(tx, QueueFilter(deliveries=["a"]), now=NOW),
+    "a project put on hold": lambda tx: hold(tx, QueueFilter(project_id="project"), now=NOW),
+    "a project released": lambda tx: release(tx, QueueFilter(project_id="project"), now=NOW),
+    "the leases of a worker that stops": lambda tx: give_back(tx, "owner", now=NOW),
+    "the leases of workers that died": lambda tx: take_over(tx, "owner", now=NOW),
+    "an idempotency key claimed": lambda tx: claim_key(tx, "project", CLAIM, expires_at=NOW),
+    "an idempotency key settled": lambda tx: settle_key(tx, HOLD, 200),
+    "an idempotency key released": lambda tx: release_key(tx, HOLD, 409),
+    "idempotency keys whose time is over": lambda tx: delete_expired_keys(tx, now=NOW),
+}
+IN_ORDER: dict[str, tuple[Query, str]] = {
+    "captured mails, newest first": (list_captured, "sqlite_autoindex_captured_1"),
+    "domains to look up again": (lambda tx: list_stale(tx, checked_before=NOW, limit=20), "domains_checked"),
+}
+
+
+def _prepared() -> Iterator[tuple[str, Prepared]]:
+    for module in pkgutil.walk_packages(plunk_relay.__path__, "plunk_relay."):
+        if module.name.endswith((".queries", ".queue")):  # SQL is nowhere else: tests/contract/test_layers.py
+            found = vars(importlib.import_module(module.name)).items()
+            yield from ((f"{module.name}.{name}", value) for name, value in found if isinstance(value, Prepared))
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [pytest.param(name, statement, id=name) for name, statement in _prepared()],
+)
+async def test_a_prepared_statement_searches_an_index(db: Database, name: str, statement: Prepared) -> None:
+    assert [step for step in await _explain(db, statement.sql) if _SCAN.match(step)] == [], name
+
+
+def test_the_statements_of_the_hot_path_are_among_them() -> None:
+    found = {name.removeprefix("plunk_relay.") for name, _ in _prepared()}
+    assert found >= {"emails.queue._LEASE_DUE", "emails.queue._CLAIMED", "contacts.queries._BY_EMAIL"}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_a_query_searches_an_index(db: Database, name: str) -> None:
+    assert [step for step in await _steps(db, QUERIES[name]) if _SCAN.match(step)] == []
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
+async def test_a_list_is_read_in_the_order_of_its_index(db: Database, name: str) -> None:
+    query, index = IN_ORDER[name]
+    steps = await _steps(db, query)
+    scans = [step for step in steps if _SCAN.match(step)]
+    assert all(index in step for step in scans), steps
+    assert scans
+    assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+async def test_a_scan_would_be_noticed(db: Database) -> None:
+    steps = await _steps(db, lambda tx: tx.execute(sa.text("SELECT id FROM emails WHERE subject = 'x'")))
+    assert [step for step in steps if _SCAN.match(step)] == ["SCAN emails"]
+
+
+async def _steps(db: Database, query: Query) -> list[str]:
+    """Run a query and return the plan of every statement it ran."""
+    await pragma(db, "foreign_keys=OFF")  # there are no rows to belong to
+    trace = StatementTrace()
+    await trace.watch(db)
+    await db.write(query)
+    own = [text for text in trace.begun if not text.startswith(("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"))]
+    assert own
+    return [step for text in own for step in await _explain(db, text)]
+
+
+async def _explain(db: Database, sql: str) -> list[str]:
+    nothing = [None] * sql.count("?")
+    return await db.migrate(lambda raw: [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)])
