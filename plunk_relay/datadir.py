@@ -7,6 +7,8 @@ from pathlib import Path
 
 from plunk_relay.errors import SetupError
 
+_SHORTEST_KEY = 32
+
 
 def prepare_directory(path: Path) -> None:
     """Make the directory (mode 700) when absent; raises SetupError when it cannot be made or written."""
@@ -47,16 +49,22 @@ class DirectoryLock:
 
 
 def load_secret_key(directory: Path, configured: str | None) -> str:
-    """Return the configured key, else the one kept in the directory, made on the first start."""
+    """Return the configured key, else the one kept in the directory, made on the first start.
+
+    Raises SetupError when the kept one cannot be read or is not whole.
+    """
     if configured:
         return configured
     path = directory / "secret.key"
     try:
         if not path.exists():
             _write_new_key(path)
-        return path.read_text().strip()
-    except OSError as error:
-        raise SetupError(f"cannot read or make the secret key {path}: {error.strerror}") from error
+        key = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"cannot read or make the secret key {path}: {getattr(error, 'strerror', error)}") from error
+    if len(key) < _SHORTEST_KEY:
+        raise SetupError(f"the secret key {path} is not whole: restore it from a copy, as stored secrets are sealed with it")
+    return key
 
 
 def _write_new_key(path: Path) -> None:
@@ -68,3 +76,8 @@ def _write_new_key(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)  # the name is on disk before anything is sealed with the key
+    finally:
+        os.close(directory)

@@ -268,3 +268,11 @@ class Unavailable(RelayError):
     smtp = (452, "4.3.1")
     suggestion = "Nothing was accepted. Try again after the time in Retry-After."
     retry_after_seconds: ClassVar[int] = 30
+
+
+def describe(error: RelayError) -> str:
+    """Say an error in one line, for the command line and logs: the message with what it is about."""
+    if isinstance(error, ValidationFailed):
+        return "; ".join(f"{fault.field}: {fault.message}" for fault in error.errors) or error.message
+    about = error.details.get("id") if isinstance(error, NotFound) and error.details else None
+    return f"{error.message}: {about}" if about else error.message

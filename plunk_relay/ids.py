@@ -3,11 +3,13 @@
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from threading import Lock
 
 from plunk_relay.clock import epoch_milliseconds
 
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _last_stamp = 0
 _lock = Lock()
 _stock = bytearray()
@@ -36,6 +38,11 @@ def new_id() -> str:
     value |= int.from_bytes(_take_random(8), "big") >> 2
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text is written like an identifier: a UUID of any version, in any case."""
+    return _ID.match(text) is not None
 
 
 def new_api_key(prefix: str) -> str:

@@ -19,7 +19,8 @@ _SECRET_WORDS = ("password", "secret", "authorization", "token", "private_key", 
 def configure_logging(log_format: LogFormat, level: str) -> None:
     """Set up structlog and the standard library's logging; `auto` picks console on a terminal, else json."""
     chosen = log_format if log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
-    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer()
+    # Plain tracebacks: the other kind shows local variables, and these may be bodies and keys.
+    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     factory: Callable[..., Any] = structlog.PrintLoggerFactory(sys.stderr)
     if chosen == "json":
         renderer = structlog.processors.JSONRenderer(serializer=_dump_json)

@@ -31,11 +31,11 @@ class SecretBox:
         return "1." + base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, sealed: str, *, purpose: str) -> str:
-        """Decrypt what `seal` made; a wrong key or purpose raises `SetupError`."""
-        raw = base64.urlsafe_b64decode(sealed.removeprefix("1."))
+        """Decrypt what `seal` made; raises SetupError for a wrong key or purpose, or a text that was changed."""
         try:
+            raw = base64.urlsafe_b64decode(sealed.removeprefix("1."))
             return self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], purpose.encode()).decode()
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise SetupError(
                 "server.secret_key does not fit this database: a stored secret cannot be decrypted; "
                 "restore the key that was in use when the data was written"

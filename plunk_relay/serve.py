@@ -27,11 +27,14 @@ from plunk_relay.errors import SetupError, UsageError
 from plunk_relay.log import get_logger
 from plunk_relay.mail.dns import Resolver
 from plunk_relay.memory import Memory
+from plunk_relay.projects.actions import open_keys
+from plunk_relay.projects.queries import list_projects
 from plunk_relay.relay import Relay, Wakes
 from plunk_relay.secretbox import SecretBox
 from plunk_relay.settings import Settings, notify_socket
 from plunk_relay.smtp.submission import submission_doors
 from plunk_relay.web.endpoint import Endpoint
+from plunk_relay.web.idempotency import release_unsettled
 from plunk_relay.web.requestlog import RequestLog
 from plunk_relay.web.server import HttpDoor
 
@@ -48,6 +51,12 @@ def database_path(settings: Settings) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
+def check_settings(settings: Settings) -> None:
+    """Raise UsageError for settings that cannot be used, although each by itself is well-formed."""
+    RouteTable(settings.delivery)
+    database_path(settings)
+
+
 @asynccontextmanager
 async def open_relay(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Relay]:
     """Open the data and build a Relay; raises SetupError. The caller holds the directory's lock."""
@@ -57,7 +66,7 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
     db = await Database.open(path, readers=settings.database.readers)
     try:
         await migrate(db, path)
-        yield Relay(
+        relay = Relay(
             settings=settings,
             db=db,
             clock=chosen,
@@ -69,8 +78,16 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
             stopping=asyncio.Event(),
             started=chosen.monotonic(),
         )
+        await _check_secret_key(relay)
+        yield relay
     finally:
         await db.close()
+
+
+async def _check_secret_key(relay: Relay) -> None:
+    """Raise SetupError when the key is not the one that stored secrets were sealed with."""
+    for project in await relay.db.read(list_projects, limit=1):
+        open_keys(relay, project)
 
 
 def lock_directory(settings: Settings) -> DirectoryLock:
@@ -87,10 +104,12 @@ async def serve(
     settings: Settings, *, prepare: Callable[[Relay], Awaitable[object]] | None = None, pages: Sequence[Endpoint] = ()
 ) -> None:
     """Run everything until SIGTERM or SIGINT; `prepare` is awaited before the doors open."""
-    RouteTable(settings.delivery)
+    check_settings(settings)
     lock = lock_directory(settings)
     try:
         async with open_relay(settings) as relay:
+            _stop_on_signals(relay.stopping)
+            await release_unsettled(relay)
             if prepare is not None:
                 await prepare(relay)
             await _run(relay, pages)
@@ -107,8 +126,11 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
         trusted_proxies=[str(network) for network in relay.settings.http.trusted_proxies],
     )
     http.open()
-    doors = await submission_doors(relay)
     admin = AdminSocket(relay)
+    await admin.open()
+    doors = await submission_doors(relay)
+    for door in doors:
+        await door.start()
     stop_workers = asyncio.Event()
     grace = relay.settings.server.grace_seconds
     async with asyncio.TaskGroup() as services:
@@ -116,11 +138,9 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
             services.create_task(work(relay, stop_workers), name=work.__qualname__)
         services.create_task(http.run(relay.stopping, grace_seconds=grace), name="http door")
         services.create_task(admin.run(relay.stopping), name="admin socket")
-        for door in doors:
-            await door.start()
         _settle_memory()
         _announce(relay, http.port, {door.name: door.port for door in doors})
-        await _wait_for_signal(relay.stopping)
+        await relay.stopping.wait()
         log.info("stopping", grace_seconds=grace)
         _notify("STOPPING=1")
         await asyncio.gather(*(door.stop(grace) for door in doors))
@@ -147,12 +167,9 @@ def _announce(relay: Relay, http_port: int, smtp_ports: dict[str, int]) -> None:
     _notify("READY=1")
 
 
-async def _wait_for_signal(stopping: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
+def _stop_on_signals(stopping: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopping.set)
-    await stopping.wait()
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
 
 def _notify(state: str) -> None:

@@ -1,25 +1,51 @@
 """What can an operator set? Every section, key and default; read from TOML, then environment, then secret files.
 
-`PLUNK_RELAY_SECTION__KEY` overrides the file; `<key>_file` names a file that holds a secret. An unknown key is an error
-that names the nearest known one. Only `serve.py`, `cli/` and tests load settings; everyone else is handed values.
+`PLUNK_RELAY_SECTION__KEY` overrides the file; `<key>_file` names a file that holds a secret; an empty text is as good as
+no text. An unknown key is an error that names the nearest known one. Only `serve.py`, `cli/` and tests load settings;
+everyone else is handed values.
 """
 
 import difflib
 import ipaddress
+import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from plunk_relay.errors import UsageError
 
 DEFAULT_PATH = Path("/etc/plunk-relay/plunk-relay.toml")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+NO_FILE = Path(os.devnull)
+"""As a path of settings: read no file at all."""
+_PREFIX = "PLUNK_RELAY_"
+Layer = dict[str, Any]
+
+
+def _read_network(value: object) -> object:
+    return ipaddress.ip_network(value) if isinstance(value, str) else value
+
+
+def _check_address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
+def _check_server(text: str) -> str:
+    """Check an `IP`, `IP:PORT` or `[IPv6]:PORT`."""
+    address, _, port = text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
+    ipaddress.ip_address(address.strip("[]"))
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text} does not end in a port")
+    return text
+
+
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_read_network)]
+Address = Annotated[str, AfterValidator(_check_address)]
+DnsServer = Annotated[str, AfterValidator(_check_server)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Route = Literal["mx", "smarthost", "capture"]
 RETRY_MINUTES = (1.0, 5.0, 10.0, 20.0, 30.0, 60.0, *[120.0] * 12, 240.0)
@@ -28,34 +54,52 @@ RETRY_MINUTES = (1.0, 5.0, 10.0, 20.0, 30.0, 60.0, *[120.0] * 12, 240.0)
 class Section(BaseModel):
     """One table of the file. Keys named in `secret_keys` may also be given as `<key>_file`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     secret_keys: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _read_secret_files(cls, data: object) -> object:
+    def _prepare(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        values = dict(data)
+        values = {key: value for key, value in data.items() if value != "" or not cls._may_be_unset(key)}
         for key in cls.secret_keys:
-            path = values.pop(f"{key}_file", None)
-            if path is not None:
-                values[key] = _read_secret(key, Path(path))
+            path = values.pop(f"{key}_file", "")
+            if path != "" and key in values:
+                raise ValueError(f"{key} and {key}_file are both set: keep one of them")
+            if path != "":
+                values[key] = _read_secret(f"{key}_file", path)
         return values
 
+    @classmethod
+    def _may_be_unset(cls, key: str) -> bool:
+        field = cls.model_fields.get(key)
+        return field is not None and field.default is None
 
-def _read_secret(key: str, path: Path) -> str:
+
+def _read_secret(name: str, path: object) -> str:
+    if not isinstance(path, str | Path):
+        raise ValueError(f"{name}: write the path of a file")
     try:
-        return path.read_text().strip()
+        secret = Path(path).read_text().strip()
     except OSError as error:
-        raise ValueError(f"{key}_file: cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"{name}: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: {path} is not text") from error
+    if not secret:
+        raise ValueError(f"{name}: {path} is empty")
+    return secret
 
 
 class ServerSettings(Section):
     """The process as a whole."""
 
     secret_keys = ("secret_key",)
-    public_url: str = Field("http://127.0.0.1:8080", description="URL under which people and mail links reach this server.")
+    public_url: str = Field(
+        "http://127.0.0.1:8080",
+        pattern="^https?://",
+        description="URL under which people and mail links reach this server.",
+    )
     data_dir: Path = Field(
         Path("/var/lib/plunk-relay"), description="Directory of the database, the secret key and the lock."
     )
@@ -91,8 +135,8 @@ class DatabaseSettings(Section):
 class TrustedNetwork(Section):
     """Clients that may submit mail without AUTH, as one project."""
 
-    network: Network = Field(description="Address or network, such as 127.0.0.1/32.")
-    project: str = Field(description="Id or name of the project they submit as.")
+    network: Network = Field(examples=["127.0.0.1/32"], description="Address or network.")
+    project: str = Field(examples=["my project"], description="Id or name of the project they submit as.")
 
 
 class SmtpSettings(Section):
@@ -132,8 +176,8 @@ class DeliveryRoute(Section):
     """A route of its own for some recipients."""
 
     secret_keys = ("smarthost_url",)
-    domain: str = Field(description="Recipient domain, exact.")
-    route: Route = Field(description="`mx`, `smarthost` or `capture`.")
+    domain: str = Field(examples=["example.com"], description="Recipient domain, exact.")
+    route: Route = Field(examples=["mx"], description="`mx`, `smarthost` or `capture`.")
     smarthost_url: str | None = Field(None, repr=False, description="The smarthost of this route; unset: the general one.")
 
 
@@ -148,9 +192,9 @@ class DeliverySettings(Section):
         description="smtp[s]://user:pass@host:port?starttls=required|may|off; for the smarthost route.",
     )
     port: Port = Field(25, description="Port of the mail exchangers.")
-    resolvers: tuple[str, ...] = Field((), description="DNS servers, each IP or IP:PORT; empty = the system's.")
+    resolvers: tuple[DnsServer, ...] = Field((), description="DNS servers, each IP or IP:PORT; empty = the system's.")
     allow_networks: tuple[Network, ...] = Field((), description="Private networks that mail may be delivered to.")
-    source_addresses: tuple[str, ...] = Field(
+    source_addresses: tuple[Address, ...] = Field(
         (), description="Local addresses to send from, in turn; empty = the system's choice."
     )
     concurrency: int = Field(50, ge=1, le=1000, description="Most connections at once.")
@@ -203,12 +247,10 @@ class LimitSettings(Section):
     minimum_free_megabytes: int = Field(100, ge=0, description="Below this much free disk nothing is accepted.")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All sections."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PLUNK_RELAY_", env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
     server: ServerSettings = ServerSettings()
     http: HttpSettings = HttpSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -217,18 +259,6 @@ class Settings(BaseSettings):
     dkim: DkimSettings = DkimSettings()
     limits: LimitSettings = LimitSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file; read nothing else."""
-        return env_settings, init_settings
-
     @property
     def database_url(self) -> str:
         """The database's URL with its default filled in."""
@@ -236,19 +266,19 @@ class Settings(BaseSettings):
 
 
 def load_settings(path: Path | None = None, *, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Settings:
-    """Read settings; `overrides` (section to key to value) win over the file, the environment wins over both.
+    """Read settings; the environment wins over the file, `overrides` (section to key to value) win over both.
 
-    Raises UsageError with one line per bad key: its name, what is wrong, and the nearest known name.
+    Raises UsageError with one line that lists each bad key: its name, what is wrong, and the nearest known name.
     """
     chosen = path or _default_path()
     values = _read_toml(chosen) if chosen else {}
-    for section, keys in (overrides or {}).items():
-        values[section] = {**values.get(section, {}), **keys}
-    _check_environment()
+    _lay_over(values, _read_environment())
+    _lay_over(values, overrides or {})
     try:
-        return Settings(**values)
+        return Settings.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explain(error, str(chosen or "environment"))) from None
+        faults = [_explain(dict(item), chosen) for item in error.errors(include_url=False, include_input=False)]
+        raise UsageError("; ".join(dict.fromkeys(faults))) from None
 
 
 def notify_socket() -> str | None:
@@ -258,12 +288,10 @@ def notify_socket() -> str | None:
 
 def _default_path() -> Path | None:
     named = os.environ.get("PLUNK_RELAY_CONFIG")
-    if named:
-        return Path(named)
-    return DEFAULT_PATH if DEFAULT_PATH.exists() else None
+    return Path(named) if named else DEFAULT_PATH if os.path.lexists(DEFAULT_PATH) else None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> Layer:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
@@ -272,31 +300,74 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
-def _check_environment() -> None:
-    """Refuse PLUNK_RELAY_ variables that name no section: pydantic-settings would pass over them."""
+def _lay_over(values: Layer, above: Mapping[str, Any]) -> None:
+    """Let the keys of a layer replace those below; a secret replaces its file and the other way round."""
+    for section, keys in above.items():
+        below = values.get(section)
+        if isinstance(below, dict) and isinstance(keys, Mapping):
+            gone = {key.removesuffix("_file") if key.endswith("_file") else f"{key}_file" for key in keys}
+            values[section] = {key: value for key, value in below.items() if key not in gone} | dict(keys)
+        else:
+            values[section] = dict(keys) if isinstance(keys, Mapping) else keys
+
+
+def _read_environment() -> Layer:
+    layer: Layer = {}
+    for name, section, key in _variables():
+        if os.environ[name] != "":
+            layer.setdefault(section, {})[key] = _from_text(name, section, key)
+    return layer
+
+
+def _variables() -> Iterator[tuple[str, str, str]]:
+    """Find PLUNK_RELAY_SECTION__KEY; raises UsageError for a section without a key, or with only one underscore."""
     for name in os.environ:
-        if not name.startswith("PLUNK_RELAY_") or "__" not in name:
+        if not name.startswith(_PREFIX):
             continue
-        section = name.removeprefix("PLUNK_RELAY_").split("__")[0].lower()
-        if section not in Settings.model_fields:
-            raise UsageError(
-                f"environment variable {name}: unknown section `{section}`" + _nearest(section, list(Settings.model_fields))
-            )
+        section, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
+        if separator:
+            yield name, section, key
+            continue
+        meant = next((known for known in Settings.model_fields if f"{section}_".startswith(f"{known}_")), None)
+        if meant is not None:
+            written = f"{_PREFIX}{meant}__{section[len(meant) + 1 :] or 'key'}".upper()
+            raise UsageError(f"environment variable {name}: write the section, two underscores and the key: {written}")
 
 
-def _explain(error: ValidationError, source: str) -> str:
-    return "; ".join(
-        f"{source}: {_explain_one(dict(item))}" for item in error.errors(include_url=False, include_input=False)
-    )
+def _from_text(name: str, section: str, key: str) -> object:
+    """Read a value: a list is JSON, or words with commas between them; other texts are converted when checked."""
+    text = os.environ[name]
+    model = _section_of(Settings.model_fields.get(section))
+    field = model.model_fields.get(key) if model else None
+    if field is None or not isinstance(field.default, tuple):
+        return int(text) if field and type(field.default) is int and text.isdecimal() else text  # a choice of numbers
+    if not text.lstrip().startswith("["):
+        return [word.strip() for word in text.split(",")]
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"environment variable {name}: not valid JSON: {error}") from error
 
 
-def _explain_one(item: dict[str, Any]) -> str:
+_TYPE_WORDS = {"tuple_type": "input should be a list", "model_type": "input should be a table"}
+
+
+def _explain(item: dict[str, Any], file: Path | None) -> str:
     path = [str(part) for part in item["loc"]]
     name = ".".join(path)
     if item["type"] == "extra_forbidden":
-        return f"unknown setting `{name}`{_nearest(path[-1], known_keys(path[:-1]), path[:-1])}"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"setting `{name}`: {message[0].lower()}{message[1:]}"
+        return f"{_source(path, file)}: unknown setting `{name}`{_nearest(path[-1], known_keys(path[:-1]), path[:-1])}"
+    message = _TYPE_WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+    return f"{_source(path, file)}: setting `{name}`: {message[0].lower()}{message[1:]}"
+
+
+def _source(path: list[str], file: Path | None) -> str:
+    """Say where a setting was read from: its variable, else the file; a whole section may come from several places."""
+    named = [f"environment variable {name}" for name, *place in _variables() if place[: len(path)] == path[:2]]
+    whole_section = len(path) == 1 and path[0] in Settings.model_fields
+    if file is not None and (whole_section or not named):
+        named.insert(0, str(file))
+    return ", ".join(named) or "command line"
 
 
 def _nearest(word: str, known: list[str], parents: list[str] | None = None) -> str:

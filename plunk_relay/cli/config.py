@@ -11,12 +11,11 @@ from pydantic.fields import FieldInfo
 from plunk_relay import __version__
 from plunk_relay.app import FEATURES
 from plunk_relay.cli.run import config_option, json_option, show
-from plunk_relay.delivery.routes import RouteTable
-from plunk_relay.settings import DeliveryRoute, Settings, TrustedNetwork, load_settings
+from plunk_relay.serve import check_settings
+from plunk_relay.settings import DeliveryRoute, Section, Settings, TrustedNetwork, load_settings
 from plunk_relay.web.meta import health, ready
 from plunk_relay.web.openapi import build_document
 
-_SECRETS = frozenset({"secret_key", "smarthost_url"})
 _TABLES: dict[str, type[BaseModel]] = {"smtp.trusted": TrustedNetwork, "delivery.routes": DeliveryRoute}
 
 
@@ -29,7 +28,7 @@ def config() -> None:
 @config_option()
 def config_check(config_path: Path | None) -> None:
     """Say whether the configuration is valid."""
-    RouteTable(load_settings(config_path).delivery)
+    check_settings(load_settings(config_path))
     click.echo("the configuration is valid")
 
 
@@ -38,20 +37,24 @@ def config_check(config_path: Path | None) -> None:
 @json_option()
 def config_show(config_path: Path | None, as_json: bool) -> None:
     """Show the settings in force; secrets are not shown."""
-    values = load_settings(config_path).model_dump(mode="json")
-    show({section: _without_secrets(keys) for section, keys in values.items()}, as_json=as_json)
+    show(_without_secrets(load_settings(config_path)), as_json=as_json)
 
 
 @config.command("docs")
+@config_option(used=False)
 def config_docs() -> None:
     """Print a configuration file with every setting, its meaning and default."""
     click.echo(render_config(), nl=False)
 
 
 @click.command()
-def openapi() -> None:
+@config_option()
+@click.option("--json", "as_json", is_flag=True, hidden=True, help="It is JSON in any case")
+def openapi(config_path: Path | None, as_json: bool) -> None:
     """Print the OpenAPI document of the HTTP API."""
-    document = build_document([*FEATURES, health, ready], version=__version__, server_url="http://127.0.0.1:8080")
+    del as_json
+    server_url = load_settings(config_path).server.public_url.rstrip("/")
+    document = build_document([*FEATURES, health, ready], version=__version__, server_url=server_url)
     click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
@@ -77,8 +80,12 @@ def _setting(section: str, name: str, field: FieldInfo) -> list[str]:
     table = _TABLES.get(f"{section}.{name}")
     if table is None:
         return [f"# {field.description}", f"#{name} = {_toml(field.default)}"]
-    keys = [f"#{key} = {_toml(None)}  # {item.description}" for key, item in table.model_fields.items()]
+    keys = [f"#{key} = {_toml(_example(item))}  # {item.description}" for key, item in table.model_fields.items()]
     return [f"# {field.description}", f"#[[{section}.{name}]]", *keys]
+
+
+def _example(field: FieldInfo) -> Any:
+    return field.examples[0] if field.examples else field.default
 
 
 def _toml(value: Any) -> str:
@@ -93,8 +100,18 @@ def _toml(value: Any) -> str:
     return f'"{value}"'
 
 
-def _without_secrets(keys: dict[str, Any]) -> dict[str, Any]:
-    return {key: "(set)" if key in _SECRETS and value else value for key, value in keys.items()}
+def _without_secrets(settings: BaseModel) -> dict[str, Any]:
+    secrets = settings.secret_keys if isinstance(settings, Section) else ()
+    return {
+        key: "(set)" if key in secrets and value else _shown(getattr(settings, key), value)
+        for key, value in settings.model_dump(mode="json").items()
+    }
+
+
+def _shown(value: Any, plain: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _without_secrets(value)
+    return [_shown(*pair) for pair in zip(value, plain, strict=True)] if isinstance(value, tuple) else plain
 
 
 COMMANDS = (config, openapi)

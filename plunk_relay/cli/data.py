@@ -1,10 +1,27 @@
 """`plunk-relay setup`, `users`, `projects`, `domains`."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from plunk_relay.cli.run import call, config_option, json_option, show
+from plunk_relay.cli.run import call, call_first, config_option, json_option, show
+
+
+def _ask_for_password(_context: click.Context, _option: click.Parameter, given: str | None) -> str:
+    """Take the password from the option, else from a person at the terminal, else from standard input."""
+    if given is None and sys.stdin.isatty():
+        answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return answer
+    password = given if given is not None else sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise click.UsageError("give --password, or write the password to standard input")
+    return password
+
+
+_password_option = click.option(
+    "--password", callback=_ask_for_password, help="Password; not given: asked for, or read from standard input"
+)
 
 
 @click.command()
@@ -25,7 +42,7 @@ def setup(
     trust: bool,
 ) -> None:
     """Make the first user, project and domain; safe to repeat."""
-    made = call(config_path, "setup", email=email, project=project, password=password, domain=domain, trust=trust)
+    made = call_first(config_path, "setup", email=email, project=project, password=password, domain=domain, trust=trust)
     show(made, as_json=as_json)
 
 
@@ -46,7 +63,7 @@ def users_list(config_path: Path | None, as_json: bool) -> None:
 @config_option()
 @json_option()
 @click.argument("email")
-@click.password_option(help="Password; asked for when not given")
+@_password_option
 def users_create(config_path: Path | None, as_json: bool, email: str, password: str) -> None:
     """Make a user."""
     show(call(config_path, "users_create", email=email, password=password), as_json=as_json)
@@ -56,7 +73,7 @@ def users_create(config_path: Path | None, as_json: bool, email: str, password: 
 @config_option()
 @json_option()
 @click.argument("email")
-@click.password_option(help="New password; asked for when not given")
+@_password_option
 def users_password(config_path: Path | None, as_json: bool, email: str, password: str) -> None:
     """Set a user's password."""
     show(call(config_path, "users_password", email=email, password=password), as_json=as_json)
@@ -161,7 +178,7 @@ def domains_trust(config_path: Path | None, as_json: bool, domain: str) -> None:
 @json_option()
 @click.argument("domain")
 def domains_rotate(config_path: Path | None, as_json: bool, domain: str) -> None:
-    """Give the domain new DKIM keys; publish the new records before you send again."""
+    """Give the domain new DKIM keys; the old ones sign until the new record is found."""
     show(call(config_path, "domains_rotate", domain=domain), as_json=as_json)
 
 

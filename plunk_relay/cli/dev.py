@@ -10,7 +10,7 @@ from plunk_relay.log import configure_logging
 from plunk_relay.mailbox import MAILBOX_PAGES
 from plunk_relay.relay import Relay
 from plunk_relay.serve import serve
-from plunk_relay.settings import Settings, load_settings
+from plunk_relay.settings import NO_FILE, Settings, load_settings
 
 EMAIL, PASSWORD = "dev@example.com", "plunk-relay"
 PROJECT, DOMAIN = "dev", "example.com"
@@ -21,9 +21,10 @@ PROJECT, DOMAIN = "dev", "example.com"
 @click.option("--smtp", default="127.0.0.1:2587", show_default=True, help="Address for SMTP submission")
 @click.option("--inbound", default="127.0.0.1:2525", show_default=True, help="Reserved for inbound mail")
 @click.option("--data", default="./.plunk-relay", show_default=True, type=click.Path(path_type=Path), help="Data directory")
-def dev(http: str, smtp: str, inbound: str, data: Path) -> None:
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="File with further settings [default: none]")
+def dev(http: str, smtp: str, inbound: str, data: Path, config_path: Path | None) -> None:
     """Run a relay on loopback that keeps all mail, with a user, a project and a verified domain."""
-    settings = _dev_settings(http, smtp, inbound, data)
+    settings = _dev_settings(http, smtp, inbound, data, config_path or NO_FILE)
     configure_logging(settings.server.log_format, settings.server.log_level)
 
     async def prepare(relay: Relay) -> None:
@@ -33,11 +34,12 @@ def dev(http: str, smtp: str, inbound: str, data: Path) -> None:
     run_async(serve(settings, prepare=prepare, pages=MAILBOX_PAGES))
 
 
-def _dev_settings(http: str, smtp: str, inbound: str, data: Path) -> Settings:
+def _dev_settings(http: str, smtp: str, inbound: str, data: Path, config_path: Path) -> Settings:
     http_host, http_port = _split(http, "--http")
     smtp_host, smtp_port = _split(smtp, "--smtp")
     _split(inbound, "--inbound")
     return load_settings(
+        config_path,
         overrides={
             "server": {"public_url": f"http://{http}", "data_dir": data.absolute(), "grace_seconds": 3},
             "http": {"host": http_host, "port": http_port},
@@ -48,9 +50,11 @@ def _dev_settings(http: str, smtp: str, inbound: str, data: Path) -> Settings:
                 "submissions_port": 0,
                 "inbound_port": 0,
                 "auth_without_tls": True,
+                "trusted": [],
             },
-            "delivery": {"route": "capture"},
-        }
+            "database": {"url": None},
+            "delivery": {"route": "capture", "routes": []},
+        },
     )
 
 

@@ -1,6 +1,7 @@
 """How does a command reach the data? Through the running server, or on the file itself when no server runs."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,23 +10,26 @@ import click
 import orjson
 import uvloop
 
-from plunk_relay.admin import ask_server, run_command
+from plunk_relay.admin import ServerAway, ask_server, run_command
 from plunk_relay.datadir import DirectoryLock, prepare_directory
-from plunk_relay.errors import SetupError, UsageError
+from plunk_relay.errors import SetupError
 from plunk_relay.log import configure_logging
-from plunk_relay.serve import open_relay
+from plunk_relay.serve import check_settings, database_path, open_relay
 from plunk_relay.settings import Settings, load_settings
 from plunk_relay.web.envelope import dump_json
 
 T = TypeVar("T")
+_PATIENCE_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS = 0.1
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def config_option() -> Decorator:
-    """Add `--config`."""
+def config_option(*, used: bool = True) -> Decorator:
+    """Add `--config`; commands that need no configuration take it too, and do not get it."""
     return click.option(
         "--config",
         "config_path",
+        expose_value=used,
         type=click.Path(path_type=Path),
         help="Configuration file [default: $PLUNK_RELAY_CONFIG, else /etc/plunk-relay/plunk-relay.toml if it exists]",
     )
@@ -43,18 +47,40 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 def call(config_path: Path | None, command: str, **arguments: Any) -> Any:
-    """Run a command of `plunk_relay.commands` and return its JSON value; raises SetupError with one line."""
-    settings = load_settings(config_path)
-    configure_logging(settings.server.log_format, "warning")
+    """Run a command of `plunk_relay.commands` and return its JSON value; raises RelayError with one line."""
+    settings = _load(config_path)
+    directory, database = settings.server.data_dir, database_path(settings)
+    if not os.path.lexists(directory) or (os.access(directory, os.X_OK) and not os.path.lexists(database)):
+        raise SetupError(f"there is no data in {directory}: make it with `plunk-relay setup`, or name another --config")
     return run_async(_call(settings, command, arguments))
 
 
+def call_first(config_path: Path | None, command: str, **arguments: Any) -> Any:
+    """Do the same as `call`, and make the data when there is none."""
+    return run_async(_call(_load(config_path), command, arguments))
+
+
+def _load(config_path: Path | None) -> Settings:
+    settings = load_settings(config_path)
+    check_settings(settings)
+    configure_logging(settings.server.log_format, "warning")
+    return settings
+
+
 async def _call(settings: Settings, command: str, arguments: dict[str, Any]) -> Any:
+    """Ask whoever has the data; wait a while for a server that is starting, or another command that is working."""
     directory = settings.server.data_dir
     prepare_directory(directory)
     lock = DirectoryLock(directory)
-    if not lock.acquire():
-        return await ask_server(directory, command, arguments)
+    looks = int(_PATIENCE_SECONDS / _LOOK_AGAIN_SECONDS)
+    while not lock.acquire():
+        try:
+            return await ask_server(directory, command, arguments)
+        except ServerAway:
+            looks -= 1
+            if not looks:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
     try:
         async with open_relay(settings) as relay:
             result = await run_command(relay, command, arguments)
@@ -93,6 +119,3 @@ def _word(item: Any) -> str:
     if isinstance(item, bool):
         return "yes" if item else "no"
     return "(none)" if isinstance(item, dict | list) else str(item)
-
-
-__all__ = ["SetupError", "UsageError", "call", "config_option", "json_option", "run_async", "show"]

@@ -61,28 +61,34 @@ def _merge(tx: "sa.Connection", existing: Contact, change: ContactChange, *, now
         return existing
     queries.update_contact(tx, existing.id, data=data, subscribed=subscribed, now=now)
     if subscribed != existing.subscribed:
-        record_events(tx, [subscription_event(existing, subscribed, now=now)])
+        record_events(tx, [_flip(existing, subscribed, email_id=None, now=now)])
     return replace(existing, data=data, subscribed=subscribed, updated_at=now)
 
 
 def set_subscription(
-    tx: "sa.Connection", contact: Contact, *, subscribed: bool, reason: str | None, email_id: str | None, now: datetime
+    tx: "sa.Connection", contact: Contact, *, subscribed: bool, email_id: str | None, now: datetime
 ) -> Contact:
-    """Set the subscription; only a flip is written and recorded as an event."""
+    """Set the subscription as the contact asked; only a flip is written and recorded as an event."""
     if contact.subscribed == subscribed:
         return contact
+    record_events(tx, [_flip(contact, subscribed, email_id=email_id, now=now)])
+    return _write_subscription(tx, contact, subscribed, now=now)
+
+
+def end_subscription(tx: "sa.Connection", contact: Contact, *, now: datetime) -> None:
+    """Unsubscribe after a bounce or complaint; the mail's own event tells of it, so this records none."""
+    if contact.subscribed:
+        _write_subscription(tx, contact, False, now=now)
+
+
+def _write_subscription(tx: "sa.Connection", contact: Contact, subscribed: bool, *, now: datetime) -> Contact:
     queries.update_contact(tx, contact.id, data=contact.data, subscribed=subscribed, now=now)
-    record_events(tx, [subscription_event(contact, subscribed, now=now, reason=reason, email_id=email_id)])
     return replace(contact, subscribed=subscribed, updated_at=now)
 
 
-def subscription_event(
-    contact: Contact, subscribed: bool, *, now: datetime, reason: str | None = None, email_id: str | None = None
-) -> NewEvent:
-    """Describe a flip of the subscription."""
+def _flip(contact: Contact, subscribed: bool, *, email_id: str | None, now: datetime) -> NewEvent:
     name = "contact.subscribed" if subscribed else "contact.unsubscribed"
-    data = {"reason": reason} if reason else None
-    return NewEvent(contact.project_id, name, contact.id, email_id, data, now)
+    return NewEvent(contact.project_id, name, contact.id, email_id, None, now)
 
 
 def _insert(tx: "sa.Connection", project_id: str, change: ContactChange, *, now: datetime) -> Contact:

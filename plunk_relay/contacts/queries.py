@@ -25,6 +25,12 @@ class Contact:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def locale(self) -> str | None:
+        """The contact's own language, such as `de-AT`; None: the project's counts."""
+        locale = (self.data or {}).get("locale")
+        return locale if isinstance(locale, str) else None
+
 
 _COLUMNS = ("id", "project_id", "email", "data", "subscribed", "created_at", "updated_at")
 _SELECT = sa.select(*(contacts.c[name] for name in _COLUMNS))

@@ -42,7 +42,7 @@ async def find_identity(relay: Relay, project_id: str, domain: str) -> Identity 
         found = await relay.db.read(queries.find_domain_named, name)
         if found is None or found.project_id != project_id:
             return None
-        keys = await relay.db.read(queries.list_keys, found.id)
+        keys, _ = _split_generations(await relay.db.read(queries.list_keys, found.id))
         return Identity(found.id, found.domain, found.verified, tuple(_open_key(relay, key) for key in keys))
 
     return await relay.memory.remember(_IDENTITIES, (project_id, name), load)
@@ -80,14 +80,24 @@ async def add_domain(relay: Relay, project_id: str, name: str) -> Domain:
 
 
 async def verify_domain(relay: Relay, domain: Domain) -> tuple[Domain, list[DnsRecord]]:
-    """Ask the DNS now and store the verdict; a trusted domain stays verified; a failed look-up unverifies nothing."""
+    """Ask the DNS now and store the verdict; a trusted domain stays verified; a failed look-up unverifies nothing.
+
+    New keys whose record is found take over from those they replace.
+    """
     records = await describe_records(relay, domain)
     statuses = await check_records(relay.resolver, records)
     verified, status = judge(statuses, was_verified=domain.verified)
     if domain.trusted:
         verified, status = True, "Success"
     now = relay.clock.now()
-    await relay.db.write(queries.set_verdict, domain.id, verified=verified, status=status, records=statuses, now=now)
+
+    def store(tx: "sa.Connection") -> None:
+        queries.set_verdict(tx, domain.id, verified=verified, status=status, records=statuses, now=now)
+        signing, successors = _split_generations(queries.list_keys(tx, domain.id))
+        if successors and statuses["dkim-rsa"] == "Success":
+            queries.retire_keys(tx, signing, now=now)
+
+    await relay.db.write(store)
     relay.memory.forget(_IDENTITIES)
     checked = replace(domain, verified=verified, status=status, records=statuses, checked_at=now)
     return checked, await describe_records(relay, checked)
@@ -101,12 +111,18 @@ async def trust_domain(relay: Relay, domain: Domain) -> Domain:
 
 
 async def rotate_keys(relay: Relay, domain: Domain) -> Domain:
-    """Give a domain new keys under new selectors; it is verified again once their records are published."""
+    """Give a domain new keys under new selectors.
+
+    The present keys sign until the new RSA record is found, so that no mail waits for the DNS; those of a domain that is
+    not verified, or trusted, are replaced at once. Leave the old records in place for some days: mail is still under way.
+    """
     now = relay.clock.now()
     keys = await _make_keys(relay, domain.id, now)
 
     def replace_keys(tx: "sa.Connection") -> None:
-        queries.retire_keys(tx, domain.id, now=now)
+        signing, successors = _split_generations(queries.list_keys(tx, domain.id))
+        overlaps = domain.verified and not domain.trusted
+        queries.retire_keys(tx, successors if overlaps else [*signing, *successors], now=now)
         queries.insert_keys(tx, keys)
 
     await relay.db.write(replace_keys)
@@ -135,9 +151,18 @@ async def get_domain(relay: Relay, project_id: str, domain_id: str) -> Domain:
 
 async def describe_records(relay: Relay, domain: Domain) -> list[DnsRecord]:
     """Return the records to publish for a domain, each with its last status."""
-    keys = await relay.db.read(queries.list_keys, domain.id)
-    public = [SigningKey(key.selector, key.algorithm, key.public_record) for key in keys]
+    signing, successors = _split_generations(await relay.db.read(queries.list_keys, domain.id))
+    public = [SigningKey(key.selector, key.algorithm, key.public_record) for key in successors or signing]
+    if successors:
+        public += [SigningKey(key.selector, key.algorithm, key.public_record, replaced=True) for key in signing]
     return list_records(domain.domain, public, relay_host=relay.hostname, statuses=domain.records)
+
+
+def _split_generations(keys: Sequence[StoredDkimKey]) -> tuple[list[StoredDkimKey], list[StoredDkimKey]]:
+    """Part the keys in use into those that sign and those that will; keys made together share all but the last letter."""
+    oldest = keys[0].selector[:-1] if keys else ""
+    signing = [key for key in keys if key.selector[:-1] == oldest]
+    return signing, [key for key in keys if key not in signing]
 
 
 def _already_taken(existing: Domain, project_id: str) -> Exception:

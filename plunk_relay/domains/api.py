@@ -7,7 +7,9 @@ from pydantic import ConfigDict, Field
 from plunk_relay.domains import actions, queries
 from plunk_relay.domains.queries import Domain
 from plunk_relay.domains.records import DnsRecord
-from plunk_relay.errors import BadRequest, Conflict, Forbidden, NotFound
+from plunk_relay.errors import BadRequest, Conflict, FieldError, Forbidden, NotFound, Unavailable, ValidationFailed
+from plunk_relay.ids import is_id
+from plunk_relay.projects.actions import get_project
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Caller
 from plunk_relay.web.endpoint import ApiModel, Endpoint, endpoint
@@ -23,7 +25,9 @@ class RecordBody(ApiModel):
     value: str = Field(description="What to publish")
     priority: int | None = Field(None, description="For MX records")
     required: bool = Field(description="Needed before mail can be sent; the others help it to arrive")
-    purpose: str = Field(description="dkim-rsa, dkim-ed25519, spf, return-path, return-path-spf or dmarc")
+    purpose: str = Field(
+        description="dkim-rsa, dkim-ed25519 (-old: being replaced), spf, return-path, return-path-spf or dmarc"
+    )
     status: str = Field(description="NotStarted, Pending (absent), Failed (another value), Success, TemporaryFailure")
 
 
@@ -39,6 +43,18 @@ class DomainBody(ApiModel):
     records: list[RecordBody]
     created_at: datetime
     updated_at: datetime
+
+
+class ProjectName(ApiModel):
+    """The project that owns a domain."""
+
+    name: str
+
+
+class AddedDomain(DomainBody):
+    """The new domain, with its project."""
+
+    project: ProjectName
 
 
 class NewDomain(ApiModel):
@@ -76,20 +92,22 @@ async def list_domains(relay: Relay, caller: Caller, project_id: str) -> list[Do
 
 
 @endpoint("POST", "/domains", tag=_TAG, status=201, errors=(BadRequest, Forbidden))
-async def add_domain(relay: Relay, caller: Caller, body: NewDomain) -> DomainBody:
+async def add_domain(relay: Relay, caller: Caller, body: NewDomain) -> AddedDomain:
     """Add a domain and get the DNS records to publish.
 
     Mail can be sent from it once the required DKIM record is found: at once with the verify endpoint, else within five
     minutes.
     """
     domain = await actions.add_domain(relay, caller.project_id, body.domain)
-    return _body(domain, await actions.describe_records(relay, domain))
+    project = await get_project(relay, caller.project_id)
+    shown = _body(domain, await actions.describe_records(relay, domain))
+    return AddedDomain(**dict(shown), project=ProjectName(name=project.name))
 
 
-@endpoint("GET", "/domains/{domain_id}/verify", tag=_TAG, errors=(NotFound,))
+@endpoint("GET", "/domains/{domain_id}/verify", tag=_TAG, errors=(NotFound, ValidationFailed, Unavailable))
 async def verify_domain(relay: Relay, caller: Caller, domain_id: str) -> Verification:
     """Look the domain's records up now."""
-    domain = await actions.get_domain(relay, caller.project_id, domain_id)
+    domain = await actions.get_domain(relay, caller.project_id, _check_id(domain_id))
     checked, records = await actions.verify_domain(relay, domain)
     return Verification(
         domain=checked.domain,
@@ -100,11 +118,17 @@ async def verify_domain(relay: Relay, caller: Caller, domain_id: str) -> Verific
     )
 
 
-@endpoint("DELETE", "/domains/{domain_id}", tag=_TAG, errors=(NotFound, Conflict))
+@endpoint("DELETE", "/domains/{domain_id}", tag=_TAG, errors=(NotFound, Conflict, ValidationFailed))
 async def delete_domain(relay: Relay, caller: Caller, domain_id: str) -> Deleted:
     """Remove a domain that no template and no unfinished campaign uses."""
-    await actions.delete_domain(relay, caller.project_id, domain_id)
+    await actions.delete_domain(relay, caller.project_id, _check_id(domain_id))
     return Deleted(success=True)
+
+
+def _check_id(domain_id: str) -> str:
+    if not is_id(domain_id):
+        raise ValidationFailed([FieldError("id", "Invalid uuid", "invalid_string")])
+    return domain_id.lower()
 
 
 def _body(domain: Domain, records: list[DnsRecord]) -> DomainBody:

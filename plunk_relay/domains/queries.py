@@ -98,10 +98,10 @@ def set_trusted(tx: sa.Connection, domain_id: str, *, now: datetime) -> None:
     tx.execute(sa.update(domains).where(domains.c.id == domain_id).values(values))
 
 
-def retire_keys(tx: sa.Connection, domain_id: str, *, now: datetime) -> None:
-    """Stop signing with the present keys."""
-    where = (dkim_keys.c.domain_id == domain_id) & dkim_keys.c.retired_at.is_(None)
-    tx.execute(sa.update(dkim_keys).where(where).values(retired_at=now))
+def retire_keys(tx: sa.Connection, keys: Sequence[StoredDkimKey], *, now: datetime) -> None:
+    """Stop using keys."""
+    mine = dkim_keys.c.id.in_([key.id for key in keys])
+    tx.execute(sa.update(dkim_keys).where(mine).values(retired_at=now))
 
 
 def delete_domain(tx: sa.Connection, domain_id: str) -> None:

@@ -1,7 +1,7 @@
 """Which DNS records does a domain need, and are they there? The list to paste, each with its status.
 
-DKIM decides whether a domain is verified; SPF, the return path and DMARC are advice. A look-up that fails says nothing:
-the record keeps its last status and the domain its flag.
+DKIM decides whether a domain is verified; SPF, the return path and DMARC are advice. A look-up that fails says nothing
+about the record: it is a TemporaryFailure, and the domain keeps its flag.
 """
 
 import asyncio
@@ -30,11 +30,12 @@ class DnsRecord:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """The public side of a DKIM key."""
+    """The public side of a DKIM key; a replaced one signs until its successor's record is found."""
 
     selector: str
     algorithm: str
     public_record: str
+    replaced: bool = False
 
 
 def list_records(
@@ -48,7 +49,7 @@ def list_records(
             "TXT",
             f"{key.selector}._domainkey.{domain}",
             key.public_record,
-            key.algorithm == "rsa-sha256",
+            key.algorithm == "rsa-sha256" and not key.replaced,
             _purpose(key),
         )
         for key in keys
@@ -67,7 +68,8 @@ def list_records(
 
 
 def _purpose(key: SigningKey) -> str:
-    return "dkim-rsa" if key.algorithm == "rsa-sha256" else "dkim-ed25519"
+    name = "dkim-rsa" if key.algorithm == "rsa-sha256" else "dkim-ed25519"
+    return f"{name}-old" if key.replaced else name
 
 
 async def check_records(resolver: Resolver, records: Sequence[DnsRecord]) -> dict[str, str]:
@@ -116,8 +118,13 @@ def _tags(record: str) -> dict[str, str]:
 
 
 def judge(statuses: Mapping[str, str], *, was_verified: bool) -> tuple[bool, str]:
-    """Return (verified, status): RSA DKIM decides, and a look-up that failed changes nothing."""
-    status = statuses["dkim-rsa"]
-    if status == "TemporaryFailure":
+    """Return (verified, status): RSA DKIM decides, of the new key or the one it replaces.
+
+    A look-up that failed changes nothing.
+    """
+    found = [statuses[purpose] for purpose in ("dkim-rsa", "dkim-rsa-old") if purpose in statuses]
+    if "Success" in found:
+        return True, "Success"
+    if "TemporaryFailure" in found:
         return was_verified, "TemporaryFailure"
-    return status == "Success", status
+    return False, found[0]

@@ -1,11 +1,14 @@
 """What may anybody open? One-click unsubscribe (RFC 8058) and the pages to unsubscribe, subscribe and manage."""
 
 from functools import cache
+from typing import Literal
 
 import jinja2
+from pydantic import Field
 
-from plunk_relay.contacts.queries import Contact
+from plunk_relay.ids import is_id
 from plunk_relay.public import actions
+from plunk_relay.public.actions import Visit
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Answer, ApiModel, Endpoint, endpoint
@@ -20,7 +23,13 @@ _POLICY = (
 class Attribution(ApiModel):
     """Which mail the link was in."""
 
-    e: str | None = None
+    e: str | None = Field(None, description="Id of the mail; it counts only when that mail went to this contact")
+
+
+class Choice(Attribution):
+    """What the button says."""
+
+    want: Literal["subscribe", "unsubscribe"]
 
 
 @endpoint("POST", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
@@ -36,40 +45,66 @@ async def unsubscribe_with_one_click(relay: Relay, contact_id: str, query: Attri
 @endpoint("GET", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
 async def show_unsubscribe_page(relay: Relay, contact_id: str, query: Attribution) -> Answer:
     """Show the page that asks for confirmation; opening it changes nothing."""
-    return _page(await actions.find_contact(relay, contact_id), "unsubscribe", query)
+    visit = await actions.find_visit(relay, contact_id)
+    if visit is None:
+        return _unknown_page()
+    words = visit.words
+    return _page(visit, words.ask_unsubscribe if visit.contact.subscribed else words.unsubscribed, query)
 
 
 @endpoint("GET", "/subscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
 async def show_subscribe_page(relay: Relay, contact_id: str, query: Attribution) -> Answer:
-    """Show the page to subscribe (again)."""
-    return _page(await actions.find_contact(relay, contact_id), "subscribe", query)
-
-
-@endpoint("POST", "/subscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
-async def subscribe(relay: Relay, contact_id: str, query: Attribution) -> Answer:
-    """Subscribe from the page."""
-    contact = await actions.change_subscription(relay, contact_id, subscribed=True, email_id=query.e)
-    return _page(contact, "manage", query)
+    """Show the page to subscribe (again); opening it changes nothing."""
+    visit = await actions.find_visit(relay, contact_id)
+    if visit is None:
+        return _unknown_page()
+    words = visit.words
+    return _page(visit, words.subscribed if visit.contact.subscribed else words.ask_subscribe, query)
 
 
 @endpoint("GET", "/manage/{contact_id}", tag=_TAG, auth=Auth.NONE)
 async def show_manage_page(relay: Relay, contact_id: str, query: Attribution) -> Answer:
     """Show the subscription with the way to change it."""
-    return _page(await actions.find_contact(relay, contact_id), "manage", query)
+    visit = await actions.find_visit(relay, contact_id)
+    if visit is None:
+        return _unknown_page()
+    words = visit.words
+    return _page(visit, words.subscribed if visit.contact.subscribed else words.unsubscribed, query)
 
 
-def _page(contact: Contact | None, kind: str, query: Attribution) -> Answer:
-    source = f"?e={query.e}" if query.e and query.e.replace("-", "").isalnum() else ""
+@endpoint("POST", "/manage/{contact_id}", tag=_TAG, auth=Auth.NONE, status=303, also=(200,))
+async def choose_on_page(relay: Relay, contact_id: str, query: Choice) -> Answer:
+    """Subscribe or unsubscribe with a page's button, and lead to the page that shows the subscription."""
+    wanted = query.want == "subscribe"
+    contact = await actions.change_subscription(relay, contact_id, subscribed=wanted, email_id=query.e)
     if contact is None:
-        values = {"title": "Subscription", "text": "This link is not valid any more."}
-    elif kind == "unsubscribe" or (kind == "manage" and contact.subscribed):
-        text = "Do you want to unsubscribe?" if contact.subscribed else "You are unsubscribed."
-        action = f"/unsubscribe/{contact.id}{source}" if contact.subscribed else ""
-        values = {"title": "Unsubscribe", "text": text, "action": action, "button": "Unsubscribe"}
-    else:
-        text = "You are subscribed." if contact.subscribed else "You are unsubscribed. Do you want to subscribe?"
-        action = "" if contact.subscribed else f"/subscribe/{contact.id}{source}"
-        values = {"title": "Subscribe", "text": text, "action": action, "button": "Subscribe"}
+        return _unknown_page()
+    return Answer(status=303, headers=[("location", f"{contact.id}{_attribution('?', query)}")])
+
+
+def _page(visit: Visit, text: str, query: Attribution) -> Answer:
+    """Show a sentence, and the button for the opposite of the present state; links are relative, for any base URL."""
+    words, contact = visit.words, visit.contact
+    want, button = ("unsubscribe", words.unsubscribe) if contact.subscribed else ("subscribe", words.subscribe)
+    values = {
+        "language": words.language,
+        "heading": words.heading.format(project=visit.project_name),
+        "text": text,
+        "action": f"../manage/{contact.id}?want={want}{_attribution('&', query)}",
+        "button": button,
+    }
+    return _render(values)
+
+
+def _unknown_page() -> Answer:
+    return _render({"language": "en", "heading": "Subscription", "text": "This link is not valid any more."})
+
+
+def _attribution(separator: str, query: Attribution) -> str:
+    return f"{separator}e={query.e}" if query.e and is_id(query.e) else ""
+
+
+def _render(values: dict[str, str]) -> Answer:
     return Answer(_template().render(values).encode(), content_type="text/html; charset=utf-8", headers=[_POLICY])
 
 
@@ -83,6 +118,6 @@ ENDPOINTS: list[Endpoint] = [
     unsubscribe_with_one_click,
     show_unsubscribe_page,
     show_subscribe_page,
-    subscribe,
     show_manage_page,
+    choose_on_page,
 ]

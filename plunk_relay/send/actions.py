@@ -30,7 +30,9 @@ from plunk_relay.projects.actions import get_project
 from plunk_relay.relay import Relay
 from plunk_relay.send.request import AddressObject, AttachmentBody, SendRequest
 from plunk_relay.templates.queries import Template, find_template
+from plunk_relay.web.endpoint import KeyHold
 from plunk_relay.web.meta import list_reasons
+from plunk_relay.web.queries import settle_key
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -58,8 +60,10 @@ class Message:
         return has_placeholders(self.subject) or has_placeholders(self.body)
 
 
-async def send_message(relay: Relay, project_id: str, request: SendRequest) -> list[QueuedMail]:
-    """Queue one mail a recipient; all or nothing.
+async def send_message(
+    relay: Relay, project_id: str, request: SendRequest, *, hold: KeyHold | None = None
+) -> list[QueuedMail]:
+    """Queue one mail a recipient; all or nothing, and the Idempotency-Key that `hold` holds is settled with them.
 
     Raises ValidationFailed, TemplateNotFound, Forbidden (sender), BadRequest (marketing mail to the unsubscribed),
     BillingLimitReached, Unavailable.
@@ -71,7 +75,7 @@ async def send_message(relay: Relay, project_id: str, request: SendRequest) -> l
     for _ in range(_RENDER_TRIES):
         contacts = await _find_contacts(relay, message)
         try:
-            return await _queue(relay, message, contacts)
+            return await _queue(relay, message, contacts, hold)
         except ContactMovedError:
             continue
     raise Unavailable("The contact changed while the mail was rendered; try again.")
@@ -107,7 +111,7 @@ async def _resolve(relay: Relay, project_id: str, request: SendRequest) -> Messa
     subject = request.subject or (template.subject if template else None)
     body = request.body or (template.body if template else None)
     if subject is None or body is None:
-        text = "Give a template, or both subject and body"
+        text = "Subject and body are required unless a template is given"
         raise ValidationFailed([FieldError("template", text, "custom")])
     sender = await _find_sender(relay, project_id, request, template)
     await check_sender(relay, project_id, sender.address)
@@ -134,16 +138,23 @@ async def _load_template(relay: Relay, project_id: str, template_id: str | None)
 
 
 async def _find_sender(relay: Relay, project_id: str, request: SendRequest, template: Template | None) -> Mailbox:
-    """Take the request's sender, else the template's, else no-reply@ the project's first verified domain."""
-    if (given := request.sender_mailbox()) is not None:
-        return given
+    """Take address and name, each from the request, else the template; the last resort is `_default_sender`."""
+    name = request.sender_name or (template.from_name if template else None)
+    if request.sender is not None:
+        return Mailbox(request.sender.email, name)
     if template is not None:
-        return Mailbox(template.from_address, request.name or template.from_name)
+        return Mailbox(template.from_address, name)
+    return Mailbox(await _default_sender(relay, project_id), name)
+
+
+async def _default_sender(relay: Relay, project_id: str) -> str:
+    """Return no-reply@ the project's first verified domain."""
     verified = [domain for domain in await relay.db.read(list_domains, project_id) if domain.verified]
     if not verified:
-        text = "Give a sender: this project has no verified domain for a default one"
-        raise ValidationFailed([FieldError("from", text, "required")])
-    return Mailbox(f"no-reply@{verified[-1].domain}", request.name)
+        text = "A sender is required: this project has no verified domain for a default one"
+        fault = {"field": "from", "message": text, "code": "required"}
+        raise ValidationFailed([FieldError(**fault)], text, details={"errors": [fault]})
+    return f"no-reply@{verified[-1].domain}"
 
 
 async def _check_billing(relay: Relay, project_id: str, recipients: int) -> None:
@@ -180,7 +191,7 @@ def _check_subscriptions(message: Message, addresses: Sequence[str], contacts: M
             raise BadRequest(f"{address} is not subscribed: a marketing template cannot be sent to it.")
 
 
-async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact]) -> list[QueuedMail]:
+async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact], hold: KeyHold | None) -> list[QueuedMail]:
     now = relay.clock.now()
     contents: list[Content] = []
     attachments_id = _add_attachments(message, contents)
@@ -195,7 +206,7 @@ async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact]
         subject, body = draft.render()
         content_id = shared_id or _add_body(message, body, contents)
         mails.append(draft.mail(subject, content_id, attachments_id))
-    queued = await relay.db.write(_write, contents, mails, now)
+    queued = await relay.db.write(_write, contents, mails, hold, now)
     relay.wakes.deliveries.set()
     for mail, done in zip(mails, queued, strict=True):
         log.info(
@@ -208,8 +219,13 @@ async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact]
     return queued
 
 
-def _write(tx: "sa.Connection", contents: Sequence[Content], mails: Sequence[NewMail], now: datetime) -> list[QueuedMail]:
-    return queue_mails(tx, contents, mails, now=now)
+def _write(
+    tx: "sa.Connection", contents: Sequence[Content], mails: Sequence[NewMail], hold: KeyHold | None, now: datetime
+) -> list[QueuedMail]:
+    queued = queue_mails(tx, contents, mails, now=now)
+    if hold is not None:
+        settle_key(tx, hold, 200)
+    return queued
 
 
 def _add_body(message: Message, body: str, contents: list[Content]) -> str:

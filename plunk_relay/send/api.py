@@ -38,8 +38,7 @@ async def send(relay: Relay, caller: Caller, body: SendRequest, request: Request
     the mails are on disk.
     """
     started = relay.clock.now()
-    queued = await send_message(relay, caller.project_id, body)
-    request.claim.keep()
+    queued = await send_message(relay, caller.project_id, body, hold=request.hold)
     emails = [{"contact": {"id": mail.contact_id, "email": mail.contact_email}, "email": mail.email_id} for mail in queued]
     return Answer(dump_json({"success": True, "data": {"emails": emails, "timestamp": format_time(started)}}))
 

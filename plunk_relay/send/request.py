@@ -3,19 +3,23 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
-from plunk_relay.mail.address import Mailbox, check_address
-from plunk_relay.web.binding import Fault, report_faults
+from plunk_relay.errors import FieldError
+from plunk_relay.ids import is_id
+from plunk_relay.mail.address import check_address
+from plunk_relay.web.binding import missing, report_faults, wrong_type
 from plunk_relay.web.endpoint import ApiModel
 
 _LINE_BREAK = re.compile(r"[\r\n]")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!-9;-~]+\Z")
 _SENDER_SHAPE = "Give the sender as an e-mail address or as an object with `email` and, if you like, `name`"
 MOST_RECIPIENTS = 10_000
+MOST_LEVELS = 100
 
 
 class AddressObject(ApiModel):
@@ -29,10 +33,10 @@ def _read_recipients(value: object) -> list[AddressObject]:
     """Make a list of what may be one recipient or many; report every bad one with its place."""
     items = value if isinstance(value, list) else [value]
     if not items:
-        raise report_faults([("", "Array must contain at least 1 element(s)", "too_small")])
+        raise report_faults([FieldError("", "Must contain at least 1 element(s)", "too_small")])
     if len(items) > MOST_RECIPIENTS:
-        raise report_faults([("", f"Array must contain at most {MOST_RECIPIENTS} element(s)", "too_big")])
-    faults: list[Fault] = []
+        raise report_faults([FieldError("", f"Must contain at most {MOST_RECIPIENTS} element(s)", "too_big")])
+    faults: list[FieldError] = []
     found = [
         _read_recipient(item, str(index) if isinstance(value, list) else "", faults) for index, item in enumerate(items)
     ]
@@ -41,41 +45,48 @@ def _read_recipients(value: object) -> list[AddressObject]:
     return [item for item in found if item is not None]
 
 
-def _read_recipient(item: object, place: str, faults: list[Fault]) -> AddressObject | None:
+def _read_recipient(item: object, place: str, faults: list[FieldError]) -> AddressObject | None:
     if isinstance(item, str):
         if check_address(item) is None:
             return AddressObject(email=item)
-        faults.append((place, "Invalid email", "invalid_string"))
+        faults.append(FieldError(place, "Invalid email", "invalid_string"))
     elif isinstance(item, dict):
         return _read_named(item, place, faults)
     else:
-        faults.append((place, "Invalid input", "invalid_union"))
+        faults.append(FieldError(place, "Invalid input", "invalid_union"))
     return None
 
 
-def _read_named(item: dict[str, Any], place: str, faults: list[Fault]) -> AddressObject | None:
+def _read_named(item: dict[str, Any], place: str, faults: list[FieldError]) -> AddressObject | None:
     email, name = item.get("email"), item.get("name")
     before = len(faults)
     prefix = f"{place}." if place else ""
-    if not isinstance(email, str):
-        faults.append((f"{prefix}email", "Required" if email is None else "Expected string", "invalid_type"))
+    if "email" not in item:
+        faults.append(missing(f"{prefix}email"))
+    elif not isinstance(email, str):
+        faults.append(wrong_type(f"{prefix}email", "string", email))
     elif check_address(email) is not None:
-        faults.append((f"{prefix}email", "Invalid email", "invalid_string"))
+        faults.append(FieldError(f"{prefix}email", "Invalid email", "invalid_string"))
     if name is not None and not isinstance(name, str):
-        faults.append((f"{prefix}name", "Expected string", "invalid_type"))
+        faults.append(wrong_type(f"{prefix}name", "string", name))
     elif name and _LINE_BREAK.search(name):
-        faults.append((f"{prefix}name", "A name must not contain line breaks", "invalid_string"))
+        faults.append(FieldError(f"{prefix}name", "A name must not contain line breaks", "invalid_string"))
     return AddressObject(email=email or "", name=name) if len(faults) == before else None
 
 
 def _read_sender(value: object) -> AddressObject | None:
     if value is None or not isinstance(value, str | dict):
-        raise report_faults([("", _SENDER_SHAPE, "invalid_union")])
-    faults: list[Fault] = []
+        raise report_faults([FieldError("", _SENDER_SHAPE, "invalid_union")])
+    faults: list[FieldError] = []
     found = _read_recipient(value, "", faults)
     if faults:
         raise report_faults(faults)
     return found
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    """Say nothing of a default: null, ours for an absent sender, is not among the values."""
+    schema.pop("default", None)
 
 
 def _check_email(value: object) -> object:
@@ -91,7 +102,7 @@ def _check_line(value: object) -> object:
 
 
 def _check_uuid(value: object) -> object:
-    if isinstance(value, str) and not _UUID.match(value):
+    if isinstance(value, str) and not is_id(value):
         raise PydanticCustomError("invalid_string", "Invalid uuid")
     return value
 
@@ -99,17 +110,36 @@ def _check_uuid(value: object) -> object:
 def _check_headers(value: object) -> object:
     if not isinstance(value, dict):
         return value
-    faults: list[Fault] = []
-    for name, content in value.items():
-        if not re.fullmatch(r"[!-9;-~]+", name):
-            faults.append((name, "A header name is printable ASCII without blanks and colons", "invalid_string"))
-        elif name.lower().startswith("x-plunk-"):
-            faults.append((name, "X-Plunk headers are reserved", "custom"))
-        elif isinstance(content, str) and (len(content) > 998 or _LINE_BREAK.search(content)):
-            faults.append((name, "A header value has at most 998 characters and no line breaks", "invalid_string"))
+    faults = [fault for name, content in value.items() if (fault := _find_header_fault(name, content))]
     if faults:
         raise report_faults(faults)
     return value
+
+
+def _find_header_fault(name: str, content: object) -> FieldError | None:
+    if not _HEADER_NAME.match(name):
+        return FieldError(name, "A header name is printable ASCII without blanks and colons", "invalid_string")
+    if name.lower().startswith("x-plunk-"):
+        return FieldError(name, "X-Plunk headers are reserved", "custom")
+    if not isinstance(content, str):
+        return wrong_type(name, "string", content)
+    if len(content) > 998:
+        return FieldError(name, "Must contain at most 998 character(s)", "too_big")
+    return FieldError(name, "Line breaks are not allowed", "invalid_string") if _LINE_BREAK.search(content) else None
+
+
+def _check_depth(value: object) -> object:
+    """Refuse what is nested beyond what templates and the database read back."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise PydanticCustomError("custom", "Must be nested at most {levels} levels deep", {"levels": MOST_LEVELS})
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _check_base64(value: object) -> object:
@@ -127,6 +157,8 @@ def _check_base64(value: object) -> object:
     return value
 
 
+_OneAddress = str | AddressObject
+_Recipients = str | AddressObject | list[str | AddressObject]
 Email = Annotated[str, BeforeValidator(_check_email)]
 Line = Annotated[str, BeforeValidator(_check_line)]
 
@@ -161,30 +193,34 @@ class SendRequest(ApiModel):
             ]
         }
     )
-    to: Annotated[list[AddressObject], BeforeValidator(_read_recipients)] = Field(
+    to: Annotated[list[AddressObject], BeforeValidator(_read_recipients, json_schema_input_type=_Recipients)] = Field(
         description="An address, an object with `email` and `name`, or an array of either; each gets a mail of its own"
     )
     subject: Line | None = Field(None, min_length=1, max_length=998, description="Subject; needed without `template`")
     body: str | None = Field(None, min_length=1, description="HTML body; needed without `template`")
     template: Annotated[str, BeforeValidator(_check_uuid)] | None = Field(None, description="Id of a template")
-    sender: Annotated[AddressObject | None, BeforeValidator(_read_sender)] = Field(
+    sender: Annotated[AddressObject | None, BeforeValidator(_read_sender, json_schema_input_type=_OneAddress)] = Field(
         None,
         alias="from",
+        json_schema_extra=_drop_default,
         description="Sender on a verified domain; unset: the template's, else no-reply@ your first one",
     )
     name: Line | None = Field(None, description="Sender's display name, when `from` has none")
     reply: Email | None = Field(None, description="Reply-To address")
     subscribed: bool | None = Field(None, description="Sets the contacts' subscription; unset: unchanged, new ones false")
-    data: dict[str, JsonValue] | None = Field(None, description="Variables of the template, stored with the contact")
+    data: Annotated[dict[str, JsonValue], BeforeValidator(_check_depth)] | None = Field(
+        None, description="Variables of the template, stored with the contact"
+    )
     headers: Annotated[dict[str, str], BeforeValidator(_check_headers)] | None = Field(
         None, description="Additional headers"
     )
     attachments: list[AttachmentBody] | None = Field(None, description="Files to send along")
     tracking: bool | None = Field(None, description="Opens and clicks for this mail; unset: the project's setting")
 
-    def sender_mailbox(self) -> Mailbox | None:
-        """Return the sender with the name that counts."""
-        return Mailbox(self.sender.email, self.sender.name or self.name) if self.sender else None
+    @property
+    def sender_name(self) -> str | None:
+        """The display name that counts: the one inside `from` before `name`."""
+        return (self.sender.name if self.sender else None) or self.name
 
 
 class SentContact(ApiModel):

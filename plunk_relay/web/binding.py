@@ -1,10 +1,11 @@
 """Does a request have the documented shape? pydantic checks; its findings are told in the documented vocabulary (zod 3).
 
 A validator that finds several faults in one field raises PydanticCustomError with `faults` in its context: a list of
-(path below the field, message, code).
+FieldErrors whose path starts below the field.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
@@ -14,7 +15,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from plunk_relay.errors import FieldError, MalformedBody, ValidationFailed
 
 Model = TypeVar("Model", bound=BaseModel)
-Fault = tuple[str, str, str]
 _EXPECTED = {
     "string_type": "string",
     "int_type": "number",
@@ -43,9 +43,9 @@ def parse_json(raw: bytes) -> object:
 
 
 def bind(model: type[Model], value: object) -> Model:
-    """Make the model of a JSON value; raises ValidationFailed with every fault."""
+    """Make the model of a JSON value, whose keys are the documented names; raises ValidationFailed with every fault."""
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = [fault for item in error.errors(include_url=False) for fault in _translate(item)]
         raise ValidationFailed(faults) from None
@@ -54,41 +54,48 @@ def bind(model: type[Model], value: object) -> Model:
 def bind_query(model: type[Model], pairs: Sequence[tuple[str, str]]) -> Model:
     """Make the model of a query string, the last of equal names winning; query models convert text leniently."""
     try:
-        return model.model_validate(dict(pairs), strict=False)
+        return model.model_validate(dict(pairs), strict=False, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = [fault for item in error.errors(include_url=False) for fault in _translate(item)]
         raise ValidationFailed(faults) from None
 
 
-def report_faults(faults: Sequence[Fault]) -> PydanticCustomError:
-    """Return the error for a field validator to raise: each fault is (path below the field, message, code)."""
+def report_faults(faults: Sequence[FieldError]) -> PydanticCustomError:
+    """Return the error for a field validator to raise; the paths of the faults start below the field."""
     return PydanticCustomError("custom", "Invalid value", {"faults": list(faults)})
+
+
+def wrong_type(field: str, expected: str, value: object) -> FieldError:
+    """Describe a value of another JSON type than `expected`; null included."""
+    received = _type_name(value)
+    return FieldError(field, f"Expected {expected}, received {received}", "invalid_type", received)
+
+
+def missing(field: str) -> FieldError:
+    """Describe a field that is not there."""
+    return FieldError(field, "Required", "invalid_type", "undefined")
 
 
 def _translate(item: ErrorDetails) -> list[FieldError]:
     path = ".".join(str(part) for part in item["loc"])
     context: Mapping[str, Any] = item.get("ctx", {})
     if "faults" in context:
-        return [FieldError(".".join(filter(None, (path, below))), m, code) for below, m, code in context["faults"]]
-    kind, received = item["type"], _type_name(item["input"])
+        return [replace(fault, field=".".join(filter(None, (path, fault.field)))) for fault in context["faults"]]
+    kind, value = item["type"], item["input"]
     if kind == "missing":
-        return [FieldError(path, "Required", "invalid_type", "undefined")]
+        return [missing(path)]
     if kind in _EXPECTED:
-        return [FieldError(path, f"Expected {_EXPECTED[kind]}, received {received}", "invalid_type", received)]
-    message, code = _describe(kind, context, item["msg"])
+        return [wrong_type(path, _EXPECTED[kind], value)]
+    message, code = _describe(kind, context, "character(s)" if isinstance(value, str) else "element(s)", item["msg"])
     return [FieldError(path, message, code)]
 
 
-def _describe(kind: str, context: Mapping[str, Any], message: str) -> tuple[str, str]:
+def _describe(kind: str, context: Mapping[str, Any], unit: str, message: str) -> tuple[str, str]:
     match kind:
-        case "string_too_short":
-            return f"String must contain at least {context['min_length']} character(s)", "too_small"
-        case "string_too_long":
-            return f"String must contain at most {context['max_length']} character(s)", "too_big"
-        case "too_short":
-            return f"Array must contain at least {context['min_length']} element(s)", "too_small"
-        case "too_long":
-            return f"Array must contain at most {context['max_length']} element(s)", "too_big"
+        case "string_too_short" | "too_short":
+            return f"Must contain at least {context['min_length']} {unit}", "too_small"
+        case "string_too_long" | "too_long":
+            return f"Must contain at most {context['max_length']} {unit}", "too_big"
         case "greater_than" | "greater_than_equal":
             return message, "too_small"
         case "less_than" | "less_than_equal":

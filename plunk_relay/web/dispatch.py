@@ -6,13 +6,13 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from plunk_relay.errors import MethodNotAllowed, NotFound, PayloadTooLarge, RelayError
+from plunk_relay.errors import MalformedBody, MethodNotAllowed, NotFound, PayloadTooLarge, RelayError
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Caller, IdentifyKey, identify
 from plunk_relay.web.binding import bind, bind_query, parse_json
-from plunk_relay.web.endpoint import Answer, Claim, Endpoint, RequestInfo
+from plunk_relay.web.endpoint import Answer, Endpoint, KeyHold, RequestInfo
 from plunk_relay.web.envelope import crash_answer, dump_json, error_answer
 from plunk_relay.web.idempotency import claim_key, settle_key
 from plunk_relay.web.metrics import HttpMetrics
@@ -59,7 +59,7 @@ class _Exchange:
     started: float
     route: str = ""
     caller: Caller | None = None
-    idempotency_key: str | None = None
+    hold: KeyHold | None = None
     body_size: int = 0
     error: RelayError | None = None
 
@@ -121,49 +121,31 @@ class PathApp:
         exchange.caller = await identify(tools.relay, tools.identify_key, endpoint.auth, exchange.method, headers)
         if exchange.caller is not None:
             limits += tools.limiter.spend(exchange.caller.project_id, endpoint.bucket)
-        claim = await self._claim(endpoint, exchange)
+        await self._claim(endpoint, exchange)
         try:
-            arguments = await self._bind(endpoint, exchange, scope, receive, claim)
+            arguments = await self._bind(endpoint, exchange, scope, receive)
             answer = _as_answer(endpoint, await endpoint.handler(**arguments))
         except RelayError as error:
-            await self._settle(exchange, error.status, claim)
+            await self._settle(exchange, error.status)
             raise
         except Exception:
-            await self._settle(exchange, 500, claim)
+            await self._settle(exchange, 500)
             raise
-        await self._settle(exchange, answer.status, claim)
+        await self._settle(exchange, answer.status)
         return answer
 
-    async def _claim(self, endpoint: Endpoint, exchange: _Exchange) -> Claim:
+    async def _claim(self, endpoint: Endpoint, exchange: _Exchange) -> None:
         key = exchange.headers.get("idempotency-key") if endpoint.idempotent else None
         if key is not None and exchange.caller is not None:
-            project_id = exchange.caller.project_id
-            await claim_key(
-                self._toolkit.relay,
-                project_id,
-                key,
-                request_id=exchange.id,
-                method=exchange.method,
-                path=exchange.path,
-            )
-            exchange.idempotency_key = key
-        return Claim()
+            hold = KeyHold(exchange.caller.project_id, key, exchange.id)
+            await claim_key(self._toolkit.relay, hold, method=exchange.method, path=exchange.path)
+            exchange.hold = hold
 
-    async def _settle(self, exchange: _Exchange, status: int, claim: Claim) -> None:
-        if exchange.idempotency_key is None or exchange.caller is None:
-            return
-        await settle_key(
-            self._toolkit.relay,
-            exchange.caller.project_id,
-            exchange.idempotency_key,
-            request_id=exchange.id,
-            status=status,
-            kept=claim.kept,
-        )
+    async def _settle(self, exchange: _Exchange, status: int) -> None:
+        if exchange.hold is not None:
+            await settle_key(self._toolkit.relay, exchange.hold, status=status)
 
-    async def _bind(
-        self, endpoint: Endpoint, exchange: _Exchange, scope: Scope, receive: Receive, claim: Claim
-    ) -> dict[str, object]:
+    async def _bind(self, endpoint: Endpoint, exchange: _Exchange, scope: Scope, receive: Receive) -> dict[str, object]:
         arguments: dict[str, object] = {name: scope["path_params"][name] for name in endpoint.path_parameters}
         if endpoint.body is not None:
             most = self._toolkit.relay.settings.http.max_body_bytes
@@ -176,7 +158,7 @@ class PathApp:
         extras = {
             "relay": self._toolkit.relay,
             "caller": exchange.caller,
-            "request": RequestInfo(exchange.id, exchange.ip, claim),
+            "request": RequestInfo(exchange.id, exchange.ip, exchange.hold),
         }
         return arguments | {name: extras[name] for name in endpoint.extras}
 
@@ -234,12 +216,14 @@ def _as_answer(endpoint: Endpoint, result: object) -> Answer:
 
 
 async def _read_body(receive: Receive, declared: str | None, most: int) -> bytes:
-    """Read the body; stop as soon as it is larger than `most` bytes."""
+    """Read the body; stop as soon as it is larger than `most` bytes. One that breaks off is no request."""
     if declared is not None and declared.isdigit() and int(declared) > most:
         raise PayloadTooLarge(f"The request body is larger than {most} bytes.")
     parts, size = [], 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedBody("The connection was closed before the end of the request body.")
         part = message.get("body", b"")
         size += len(part)
         if size > most:

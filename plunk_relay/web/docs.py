@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 
@@ -22,8 +23,15 @@ def render_docs(document: dict[str, Any]) -> bytes:
 
 @cache
 def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("plunk_relay.web", ".")
-    return jinja2.Environment(loader=loader, autoescape=True).get_template("docs.html.jinja")
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("plunk_relay.web", "."), autoescape=True)
+    environment.filters["code"] = _mark_code
+    return environment.get_template("docs.html.jinja")
+
+
+def _mark_code(text: str) -> Markup:
+    """Show what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if odd % 2 else part for odd, part in enumerate(parts))
 
 
 def _operation(document: dict[str, Any], path: str, method: str, item: dict[str, Any]) -> dict[str, Any]:
@@ -34,8 +42,8 @@ def _operation(document: dict[str, Any], path: str, method: str, item: dict[str,
         "path": path,
         "summary": item["summary"],
         "paragraphs": [text for text in item["description"].split("\n\n") if text],
-        "parameters": item["parameters"],
-        "fields": _fields(schema),
+        "parameters": [_parameter(one) for one in item["parameters"]],
+        "fields": _fields(document, schema),
         "answers": [(status, answer["description"]) for status, answer in item["responses"].items()],
         "curl": _curl(document, path, method, item, schema),
     }
@@ -48,20 +56,46 @@ def _body_schema(document: dict[str, Any], item: dict[str, Any]) -> dict[str, An
     return found
 
 
-def _fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def _parameter(item: dict[str, Any]) -> dict[str, Any]:
+    text = item.get("description") or item["schema"].get("description", "")
+    return {
+        "name": item["name"],
+        "place": item["in"],
+        "type": _type(item["schema"]),
+        "text": text,
+        "required": item.get("required", False),
+    }
+
+
+def _fields(document: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> list[dict[str, Any]]:
+    """List the fields of a body; those of the objects inside a list follow it as `list[].field`."""
     required = schema.get("required", [])
-    return [
-        {"name": name, "type": _type(value), "text": value.get("description", ""), "required": name in required}
-        for name, value in schema.get("properties", {}).items()
-    ]
+    found: list[dict[str, Any]] = []
+    for name, value in schema.get("properties", {}).items():
+        text = value.get("description", "")
+        found.append({"name": prefix + name, "type": _type(value), "text": text, "required": name in required})
+        if (items := _listed_model(document, value)) is not None:
+            found += _fields(document, items, f"{prefix}{name}[].")
+    return found
+
+
+def _listed_model(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the model whose objects, and nothing else, a field lists."""
+    options = [option for option in value.get("anyOf", [value]) if option.get("type") != "null"]
+    name = options[0].get("items", {}).get("$ref", "").rpartition("/")[2] if len(options) == 1 else ""
+    model: dict[str, Any] | None = document["components"]["schemas"].get(name)
+    return model
 
 
 def _type(value: dict[str, Any]) -> str:
     if "anyOf" in value:
         return " or ".join(_type(option) for option in value["anyOf"] if option.get("type") != "null")
     if value.get("type") == "array":
-        return f"array of {_type(value.get('items', {}))}"
-    return str(value.get("type") or value.get("$ref", "").rpartition("/")[2] or "any")
+        items = value.get("items", {})
+        return f"array of ({_type(items)})" if "anyOf" in items else f"array of {_type(items)}"
+    if "enum" in value:
+        return " or ".join(f"`{option}`" for option in value["enum"])
+    return "object" if "$ref" in value else str(value.get("type", "any"))
 
 
 def _curl(document: dict[str, Any], path: str, method: str, item: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -70,5 +104,5 @@ def _curl(document: dict[str, Any], path: str, method: str, item: dict[str, Any]
         lines.append('  -H "Authorization: Bearer $PLUNK_SECRET_KEY"')
     examples = schema.get("examples")
     if examples:
-        lines += ['  -H "Content-Type: application/json"', f"  -d '{json.dumps(examples[0])}'"]
+        lines += ['  -H "Content-Type: application/json"', f"  -d '{json.dumps(examples[0], indent=2)}'"]
     return " \\\n".join(lines)

@@ -7,7 +7,7 @@ result; the docstring holds summary and prose. One `Endpoint` yields the route, 
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
@@ -25,15 +25,17 @@ class ApiModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", strict=True)
 
 
-@dataclass(slots=True)
-class Claim:
-    """The request's hold on its Idempotency-Key; a handler that has written something calls `keep`."""
+@dataclass(frozen=True, slots=True)
+class KeyHold:
+    """A request's hold on its Idempotency-Key.
 
-    kept: bool = False
+    The unit of work that stores the request's effect settles the key too (`web.queries.settle_key`), so that a crash
+    leaves either both or neither.
+    """
 
-    def keep(self) -> None:
-        """Keep the key even if the request fails from here on: its effect is there."""
-        self.kept = True
+    project_id: str
+    key: str
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class RequestInfo:
 
     request_id: str
     ip: str | None
-    claim: Claim = field(default_factory=Claim)
+    hold: KeyHold | None = None
+    """None: the request has no Idempotency-Key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Endpoint:
     handler: Handler
     tag: str
     status: int
+    also: tuple[int, ...]
+    """Other statuses of the same result."""
     errors: tuple[type[RelayError], ...]
     bucket: str | None
     idempotent: bool
@@ -97,6 +102,7 @@ def endpoint(
     tag: str,
     auth: Auth = Auth.DUAL,
     status: int = 200,
+    also: Sequence[int] = (),
     errors: Sequence[type[RelayError]] = (),
     bucket: str | None = None,
     idempotent: bool = False,
@@ -113,6 +119,7 @@ def endpoint(
             handler=handler,
             tag=tag,
             status=status,
+            also=tuple(also),
             errors=tuple(errors),
             bucket=bucket,
             idempotent=idempotent,

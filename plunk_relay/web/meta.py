@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from plunk_relay import __version__
+from plunk_relay.errors import Unavailable
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Auth
 from plunk_relay.web.docs import render_docs
@@ -53,12 +56,21 @@ def _resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@endpoint("GET", "/ready", tag=_TAG, auth=Auth.NONE)
-async def ready(relay: Relay) -> Answer:
+class Readiness(ApiModel):
+    """Whether mail is accepted."""
+
+    ready: bool
+    reasons: list[str] = Field(description="Why not; empty when it is")
+
+
+@endpoint("GET", "/ready", tag=_TAG, auth=Auth.NONE, also=(Unavailable.status,))
+async def ready(relay: Relay) -> Readiness | Answer:
     """Tell whether mail is accepted: 200, or 503 with the reasons."""
     reasons = await list_reasons(relay)
-    body = {"ready": not reasons, "reasons": reasons}
-    return Answer(dump_json(body), 503 if reasons else 200)
+    body = dump_json(Readiness(ready=not reasons, reasons=reasons))
+    if not reasons:
+        return Answer(body)
+    return Answer(body, Unavailable.status, headers=[("retry-after", str(Unavailable.retry_after_seconds))])
 
 
 async def list_reasons(relay: Relay) -> list[str]:
@@ -89,13 +101,10 @@ def find_shortage(relay: Relay) -> str | None:
 
 def meta_endpoints(features: Sequence[Endpoint], metrics: HttpMetrics, gauges: Sequence[ReadGauges]) -> list[Endpoint]:
     """Return the operating endpoints; the document covers `features` and these."""
-    documents: list[dict[str, Any]] = []
 
     def document(relay: Relay) -> dict[str, Any]:
-        if not documents:
-            url = relay.settings.server.public_url.rstrip("/")
-            documents.append(build_document([*features, health, ready], version=__version__, server_url=url))
-        return documents[0]
+        url = relay.settings.server.public_url.rstrip("/")
+        return build_document((*features, health, ready), version=__version__, server_url=url)
 
     @endpoint("GET", "/openapi.json", tag=_TAG, auth=Auth.NONE)
     async def openapi(relay: Relay) -> Answer:

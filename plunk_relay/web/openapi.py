@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -12,13 +14,15 @@ from plunk_relay.errors import (
     MalformedBody,
     MissingAuth,
     NotSignedIn,
+    PayloadTooLarge,
     ProjectDisabled,
     RateLimited,
     RelayError,
+    Unavailable,
     ValidationFailed,
 )
 from plunk_relay.web.access import Auth
-from plunk_relay.web.endpoint import Endpoint
+from plunk_relay.web.endpoint import Answer, Endpoint
 
 _REF = "#/components/schemas/{model}"
 _ERROR_SCHEMA: dict[str, Any] = {
@@ -57,7 +61,12 @@ _ERROR_SCHEMA: dict[str, Any] = {
 
 
 def build_document(endpoints: Sequence[Endpoint], *, version: str, server_url: str) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document; made once for the same endpoints, so do not change it."""
+    return _build(tuple(endpoints), version, server_url)
+
+
+@cache
+def _build(endpoints: tuple[Endpoint, ...], version: str, server_url: str) -> dict[str, Any]:
     schemas = _schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
@@ -138,7 +147,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
-    responses: dict[str, Any] = {str(endpoint.status): _success(endpoint)}
+    responses: dict[str, Any] = {str(status): _result(endpoint, status) for status in (endpoint.status, *endpoint.also)}
     codes: dict[int, list[str]] = {}
     for error in _errors_of(endpoint):
         codes.setdefault(error.status, []).append(error.code)
@@ -149,21 +158,30 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     return responses
 
 
-def _success(endpoint: Endpoint) -> dict[str, Any]:
-    if not _models_of(endpoint.result):
-        return {"description": "Success"}
-    schema = TypeAdapter(endpoint.result).json_schema(mode="serialization", by_alias=True, ref_template=_REF)
+def _result(endpoint: Endpoint, status: int) -> dict[str, Any]:
+    """Describe an answer in the shape of the result; an `Answer` beside a model is that model, written by hand."""
+    text = "Success" if status < 300 else HTTPStatus(status).phrase
+    models = _models_of(endpoint.result)
+    if not models:
+        return {"description": text}
+    result = models[0] if Answer in getattr(endpoint.result, "__args__", ()) else endpoint.result
+    schema = TypeAdapter(result).json_schema(mode="serialization", by_alias=True, ref_template=_REF)
     schema.pop("$defs", None)
-    if isinstance(endpoint.result, type):
-        schema = {"$ref": _REF.format(model=endpoint.result.__name__)}
-    return {"description": "Success", "content": {"application/json": {"schema": schema}}}
+    if isinstance(result, type) and issubclass(result, BaseModel):
+        schema = {"$ref": _REF.format(model=result.__name__)}
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
 def _errors_of(endpoint: Endpoint) -> list[type[RelayError]]:
     found = list(endpoint.errors)
     if endpoint.auth is not Auth.NONE:
-        found += [NotSignedIn if endpoint.auth is Auth.DUAL else MissingAuth, InvalidApiKey, RateLimited]
+        found += [MissingAuth, InvalidApiKey, RateLimited]
+        found += [NotSignedIn] if endpoint.auth is Auth.DUAL else []
         found += [ProjectDisabled] if endpoint.method != "GET" else []
     if endpoint.body is not None:
-        found += [MalformedBody, ValidationFailed]
+        found += [MalformedBody, PayloadTooLarge]
+    if endpoint.body is not None or endpoint.query is not None:
+        found.append(ValidationFailed)
+    if endpoint.method != "GET":
+        found.append(Unavailable)
     return list(dict.fromkeys(found))

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from plunk_relay.db.portable import insert_if_absent
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import api_requests, idempotency_keys
+from plunk_relay.web.endpoint import KeyHold
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,19 @@ def claim_key(tx: sa.Connection, project_id: str, claim: StoredClaim, *, expires
     return StoredClaim(*tx.execute(sa.select(*_COLUMNS).where(mine)).one())
 
 
-def settle_key(tx: sa.Connection, project_id: str, key: str, request_id: str, status_code: int) -> None:
+def settle_key(tx: sa.Connection, hold: KeyHold, status_code: int) -> None:
     """Note the answer of the claiming request."""
-    tx.execute(sa.update(idempotency_keys).where(_held(project_id, key, request_id)).values(status_code=status_code))
+    tx.execute(sa.update(idempotency_keys).where(_held(hold)).values(status_code=status_code))
 
 
-def release_key(tx: sa.Connection, project_id: str, key: str, request_id: str) -> None:
-    """Forget a claim whose request was refused: the key may be used again."""
-    tx.execute(sa.delete(idempotency_keys).where(_held(project_id, key, request_id)))
+def release_key(tx: sa.Connection, hold: KeyHold, _status_code: int) -> None:
+    """Forget the claim of a request that was refused, unless its effect was stored with the key."""
+    tx.execute(sa.delete(idempotency_keys).where(_held(hold), idempotency_keys.c.status_code.is_(None)))
+
+
+def release_unsettled(tx: sa.Connection) -> None:
+    """Forget every claim without an answer."""
+    tx.execute(sa.delete(idempotency_keys).where(idempotency_keys.c.status_code.is_(None)))
 
 
 def delete_expired_keys(tx: sa.Connection, *, now: datetime) -> int:
@@ -64,9 +70,9 @@ def insert_requests(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     _INSERT_REQUEST.run_many(tx, rows)
 
 
-def _held(project_id: str, key: str, request_id: str) -> sa.ColumnElement[bool]:
+def _held(hold: KeyHold) -> sa.ColumnElement[bool]:
     return (
-        (idempotency_keys.c.project_id == project_id)
-        & (idempotency_keys.c.key == key)
-        & (idempotency_keys.c.request_id == request_id)
+        (idempotency_keys.c.project_id == hold.project_id)
+        & (idempotency_keys.c.key == hold.key)
+        & (idempotency_keys.c.request_id == hold.request_id)
     )

@@ -44,3 +44,4 @@ class RequestLog:
         while not stop.is_set():
             await wait_any(stop, timeout_seconds=_FLUSH_SECONDS)
             await self.flush(relay)
+        await self.flush(relay)

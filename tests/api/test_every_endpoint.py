@@ -1,0 +1,90 @@
+"""Does every endpoint ask for its key, and keep to its project? A walk over all of them."""
+
+import re
+
+import pytest
+
+from plunk_relay.app import FEATURES
+from plunk_relay.db.tables import domains
+from plunk_relay.web.access import Auth
+from plunk_relay.web.endpoint import Endpoint
+from tests.api.conftest import Shared
+from tests.kit.api import refusal
+from tests.kit.store import rows
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+ASKING = [endpoint for endpoint in FEATURES if endpoint.auth is not Auth.NONE]
+OPEN = [endpoint for endpoint in FEATURES if endpoint.auth is Auth.NONE]
+OF_ONE_THING = [endpoint for endpoint in ASKING if set(endpoint.path_parameters) - {"project_id"}]
+
+
+def _name(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {endpoint.path}"
+
+
+def _path(endpoint: Endpoint, **ids: str) -> str:
+    return re.sub(r"\{(\w+)(?::path)?\}", lambda found: ids.get(found[1], UNKNOWN_ID), endpoint.path)
+
+
+async def test_the_walk_sees_endpoints_of_both_kinds() -> None:
+    assert {"POST /v1/send", "DELETE /domains/{domain_id}"} <= {_name(endpoint) for endpoint in ASKING}
+    assert [endpoint for endpoint in OPEN if endpoint.tag != "Public pages"] == []
+
+
+@pytest.mark.parametrize("endpoint", ASKING, ids=_name)
+async def test_without_a_key_nothing_is_done(shared: Shared, endpoint: Endpoint) -> None:
+    response = await shared.http.request(endpoint.method, _path(endpoint), content="{")
+    assert refusal(response) == (401, "UNAUTHORIZED" if endpoint.auth is Auth.DUAL else "MISSING_AUTH")
+
+
+@pytest.mark.parametrize("endpoint", ASKING, ids=_name)
+async def test_with_half_a_header_nothing_is_done(shared: Shared, endpoint: Endpoint) -> None:
+    headers = {"Authorization": shared.acme.secret}
+    response = await shared.http.request(endpoint.method, _path(endpoint), headers=headers, content="{")
+    assert refusal(response) == (401, "MISSING_AUTH")
+
+
+@pytest.mark.parametrize("endpoint", ASKING, ids=_name)
+async def test_with_a_wrong_key_nothing_is_done(shared: Shared, endpoint: Endpoint) -> None:
+    headers = {"Authorization": f"Bearer sk_{'0' * 64}"}
+    response = await shared.http.request(endpoint.method, _path(endpoint), headers=headers, content="{")
+    assert refusal(response) == (401, "INVALID_API_KEY")
+
+
+@pytest.mark.parametrize("endpoint", [one for one in ASKING if one.auth is not Auth.ANY_KEY], ids=_name)
+async def test_with_the_public_key_nothing_is_done(shared: Shared, endpoint: Endpoint) -> None:
+    headers = {"Authorization": f"Bearer {shared.acme.public}"}
+    response = await shared.http.request(endpoint.method, _path(endpoint), headers=headers, content="{")
+    assert refusal(response) == (401, "INVALID_API_KEY")
+
+
+@pytest.mark.parametrize("endpoint", OF_ONE_THING, ids=_name)
+async def test_thing_of_another_project_is_not_found(shared: Shared, endpoint: Endpoint) -> None:
+    [domain] = await rows(shared.relay, domains, project_id=shared.rival.id)
+    path = _path(endpoint, project_id=shared.rival.id, domain_id=domain["id"])
+    assert UNKNOWN_ID not in path, "say here how a foreign one is made"
+    response = await shared.http.request(endpoint.method, path, headers=shared.acme.headers, json={})
+    assert response.status_code == 404
+    assert domain["domain"] not in response.text
+    assert await rows(shared.relay, domains, project_id=shared.rival.id) == [domain]
+
+
+@pytest.mark.parametrize("endpoint", OF_ONE_THING, ids=_name)
+async def test_thing_that_is_not_there_is_not_found(shared: Shared, endpoint: Endpoint) -> None:
+    response = await shared.http.request(endpoint.method, _path(endpoint), headers=shared.acme.headers, json={})
+    assert response.status_code == 404
+
+
+@pytest.mark.parametrize("endpoint", [one for one in ASKING if one.body is not None], ids=_name)
+async def test_body_that_is_no_json_is_refused(shared: Shared, endpoint: Endpoint) -> None:
+    response = await shared.http.request(endpoint.method, _path(endpoint), headers=shared.acme.headers, content="{")
+    assert refusal(response) == (400, "VALIDATION_ERROR")
+
+
+@pytest.mark.parametrize("endpoint", OPEN, ids=_name)
+async def test_open_endpoint_asks_for_no_key_and_takes_a_wrong_one(shared: Shared, endpoint: Endpoint) -> None:
+    for headers in ({}, {"Authorization": "nonsense"}):
+        response = await shared.http.request(endpoint.method, _path(endpoint), headers=headers, params={"want": "subscribe"})
+        assert response.status_code == 200
