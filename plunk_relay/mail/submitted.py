@@ -1,9 +1,10 @@
 """What must change in a message that an application submitted? Very little (RFC 6409): its MIME and headers are kept.
 
 Bcc and our own `X-Plunk-*` options are taken out, Date and Message-ID added when missing, a Received line put in front;
-every other byte stays. Only the header block is parsed.
+every other byte stays. Only the header block is parsed, and the body is copied once.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ from email.utils import format_datetime
 from plunk_relay.mail.address import Mailbox, decode_words, parse_mailboxes
 
 _REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+_NEEDED = (b"date", b"message-id")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 class MalformedMessage(ValueError):
@@ -34,29 +37,38 @@ class Submitted:
     options: Mapping[str, str]
     """Values of `X-Plunk-<Name>` by lower-cased name, such as `tag`."""
     received_count: int
-    header_bytes: int
 
 
-def prepare_submitted(raw: bytes, *, received: bytes, message_id: str, date: datetime) -> Submitted:
+def measure_headers(raw: bytearray) -> int:
+    """Return how many bytes the header block has; cheap, to be asked before it is parsed."""
+    if raw.startswith(b"\r\n"):
+        return 0
+    place = raw.find(b"\r\n\r\n")
+    return len(raw) if place < 0 else place + 2
+
+
+def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date: datetime) -> Submitted:
     """Read the headers of `raw` (CRLF lines) and return it ready; raises MalformedMessage.
 
     `received` is a whole Received field with its CRLF; `message_id` (without brackets) is used when there is none.
     """
-    end = _find_body(raw)
-    fields = _split(raw[:end])
+    end = measure_headers(raw)
+    fields = _split(bytes(raw[:end]))
     values: dict[bytes, list[str]] = {}
     for name, field in fields:
         values.setdefault(name, []).append(_unfold(field))
-    own_id = next((v.strip().strip("<>") for v in values.get(b"message-id", []) if v.strip()), None)
-    added = b"" if b"date" in values else f"Date: {format_datetime(date)}\r\n".encode()
-    added += b"" if own_id else f"Message-ID: <{message_id}>\r\n".encode()
+    missing = frozenset(name for name in _NEEDED if not any(value.strip() for value in values.get(name, [])))
+    own_id = next((v.strip().strip("<>") for v in values.get(b"message-id", []) if v.strip()), message_id)
+    added = f"Date: {format_datetime(date)}\r\n".encode() if b"date" in missing else b""
+    added += f"Message-ID: <{message_id}>\r\n".encode() if b"message-id" in missing else b""
+    kept = b"".join(field for name, field in fields if not (name in missing or _is_removed(name)))
     return Submitted(
-        message=b"".join([received, _kept(raw, end, fields), added, raw[end:] or b"\r\n"]),
-        message_id=own_id or message_id,
-        senders=[box for value in values.get(b"from", []) for box in parse_mailboxes(value)],
+        message=b"".join([received, kept, added, memoryview(raw)[end:] if end < len(raw) else b"\r\n"]),
+        message_id=own_id,
+        senders=[box for value in values.get(b"from", []) for box in _read_mailboxes(value)],
         from_fields=len(values.get(b"from", [])),
-        subject=decode_words(_first(values, b"subject")).strip(),
-        reply_to=next((box.address for box in parse_mailboxes(_first(values, b"reply-to"))), None),
+        subject=_as_line(decode_words(_first(values, b"subject"))),
+        reply_to=next((box.address for box in _read_mailboxes(_first(values, b"reply-to"))), None),
         recipient_names=_recipient_names(values),
         options={
             name.decode("ascii", "replace")[8:]: found[0].strip()
@@ -64,33 +76,21 @@ def prepare_submitted(raw: bytes, *, received: bytes, message_id: str, date: dat
             if name.startswith(b"x-plunk-")
         },
         received_count=len(values.get(b"received", [])),
-        header_bytes=end,
     )
-
-
-def _find_body(raw: bytes) -> int:
-    """Return where the empty line between headers and body begins; the end when there is no body."""
-    if raw.startswith(b"\r\n"):
-        return 0
-    place = raw.find(b"\r\n\r\n")
-    return len(raw) if place < 0 else place + 2
 
 
 def _split(head: bytes) -> list[tuple[bytes, bytes]]:
     """Return (lower-cased name, whole field with its line ends)."""
-    fields: list[tuple[bytes, bytes]] = []
-    for number, line in enumerate(head.split(b"\r\n"), 1):
-        if not line:
-            continue
+    fields: list[tuple[bytes, list[bytes]]] = []
+    for number, line in enumerate(head.removesuffix(b"\r\n").split(b"\r\n") if head else (), 1):
         if line[:1] in (b" ", b"\t") and fields:
-            name, field = fields[-1]
-            fields[-1] = (name, field + line + b"\r\n")
+            fields[-1][1].append(line)
             continue
         name, colon, _ = line.partition(b":")
         if not colon or not name or not all(32 < octet < 127 for octet in name.rstrip()):
             raise MalformedMessage(f"line {number} of the message is not a header field")
-        fields.append((name.rstrip().lower(), line + b"\r\n"))
-    return fields
+        fields.append((name.rstrip().lower(), [line]))
+    return [(name, b"\r\n".join([*lines, b""])) for name, lines in fields]
 
 
 def _unfold(field: bytes) -> str:
@@ -105,10 +105,18 @@ def _first(values: Mapping[bytes, list[str]], name: bytes) -> str:
     return values.get(name, [""])[0]
 
 
-def _kept(raw: bytes, end: int, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    if not any(_is_removed(name) for name, _ in fields):
-        return raw[:end] if raw[:end].endswith(b"\r\n") or end == 0 else raw[:end] + b"\r\n"
-    return b"".join(field for name, field in fields if not _is_removed(name))
+def _read_mailboxes(value: str) -> list[Mailbox]:
+    """Read an address header; one with thousands of comments or groups inside each other has no address for us."""
+    try:
+        boxes = parse_mailboxes(value)
+    except RecursionError:
+        return []
+    return [Mailbox(box.address, _as_line(box.name or "") or None) for box in boxes]
+
+
+def _as_line(text: str) -> str:
+    """Return decoded text without what encoded words can smuggle in: line breaks, other controls, half characters."""
+    return _CONTROLS.sub(" ", text).encode("utf-8", "replace").decode().strip()
 
 
 def _is_removed(name: bytes) -> bool:
@@ -116,5 +124,5 @@ def _is_removed(name: bytes) -> bool:
 
 
 def _recipient_names(values: Mapping[bytes, list[str]]) -> dict[str, str]:
-    boxes = [box for name in (b"to", b"cc") for value in values.get(name, []) for box in parse_mailboxes(value)]
+    boxes = [box for name in (b"to", b"cc") for value in values.get(name, []) for box in _read_mailboxes(value)]
     return {box.address.lower(): box.name for box in boxes if box.name}

@@ -9,10 +9,14 @@ from pathlib import Path
 from plunk_relay.errors import SetupError
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
-from plunk_relay.smtp.protocol import DoorLimits, DoorOptions, Handler, SubmissionSession
+from plunk_relay.smtp.connection import Connection
+from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Handler
+from plunk_relay.smtp.protocol import SubmissionSession
+from plunk_relay.smtp.proxy import ProxiedServer
 from plunk_relay.smtp.replies import STOPPING, SmtpReply
 
 log = get_logger("smtp")
+_BACKLOG = 1024
 
 
 class Certificate:
@@ -28,15 +32,23 @@ class Certificate:
 
         Raises SetupError when there is no context yet.
         """
+        stamp = self._read_stamp()
+        if self._context is not None and stamp == self._stamp:
+            return self._context
+        self._stamp = stamp
         try:
-            stamp = (self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns)
-            if self._context is None or stamp != self._stamp:
-                self._context, self._stamp = self._load(), stamp
+            self._context = self._load()
         except (OSError, ssl.SSLError) as error:
             if self._context is None:
                 raise SetupError(f"cannot read the certificate {self._certificate} with {self._key}: {error}") from error
             log.error("new certificate cannot be read; the old one stays in use", error=str(error))
         return self._context
+
+    def _read_stamp(self) -> tuple[int, int] | None:
+        try:
+            return self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns
+        except OSError:
+            return None
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -63,10 +75,10 @@ class Door:
         self._handler, self._options, self._limits = handler, options, limits
         self._host, self._port = host, port
         self._certificate = certificate
-        self._server: asyncio.Server | None = None
-        self._sessions: set[SubmissionSession] = set()
+        self._server: asyncio.Server | ProxiedServer | None = None
+        self._sessions: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
-        self._addresses: dict[SubmissionSession, str] = {}
+        self._addresses: dict[Connection, str] = {}
         self._stopping = False
 
     @property
@@ -76,21 +88,20 @@ class Door:
 
     async def start(self) -> None:
         """Listen; raises SetupError when the address is taken or not ours, or the certificate cannot be read."""
-        context = self._certificate.context() if self._certificate else None
-        loop = asyncio.get_running_loop()
+        context = _reloading(self._certificate) if self._certificate else None
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            self._server = await loop.create_server(
-                self._make_session,
-                self._host,
-                self._port,
-                ssl=_reloading(self._certificate) if self._options.implicit_tls and context else None,
-                reuse_address=True,
-                backlog=1024,
-                family=socket.AF_INET6 if ":" in self._host else socket.AF_INET,
-            )
+            listener = socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
         except OSError as error:
             reason = error.strerror or str(error)
             raise SetupError(f"cannot listen on {self._host}:{self._port} ({self.name}): {reason}") from error
+        tls = context if self._options.implicit_tls else None
+        if self._options.proxies:
+            self._server = ProxiedServer(self._make_session, listener, self._options.proxies, tls)
+        else:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._make_session, sock=listener, ssl=tls, backlog=_BACKLOG
+            )
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more connections; sessions get 421, those that are sending a message may finish within the grace."""
@@ -106,7 +117,7 @@ class Door:
         for session in list(self._sessions):
             session.drop()
 
-    def admit(self, session: SubmissionSession, address: str) -> SmtpReply | None:
+    def admit(self, session: Connection, address: str) -> SmtpReply | None:
         """Count a session; refuse it when its address has too many or the door is closing."""
         if self._stopping:
             return STOPPING
@@ -117,7 +128,7 @@ class Door:
             return SmtpReply(421, "4.7.0", "Too many connections from your address")
         return None
 
-    def leave(self, session: SubmissionSession) -> None:
+    def leave(self, session: Connection) -> None:
         """Forget a session."""
         self._sessions.discard(session)
         address = self._addresses.pop(session, None)
@@ -126,24 +137,22 @@ class Door:
             if self._by_address[address] <= 0:
                 del self._by_address[address]
 
-    def _make_session(self) -> SubmissionSession:
+    def _make_session(self, address: str = "") -> SubmissionSession:
         return SubmissionSession(
-            self._handler,
-            self._options,
+            Client(address, self._options.implicit_tls, new_id()),
             self._limits,
+            self._options,
+            handler=self._handler,
             registry=self,
             tls_context=self._tls_context,
-            session_id=new_id(),
         )
 
     def _tls_context(self) -> ssl.SSLContext | None:
         return self._certificate.context() if self._certificate else None
 
 
-def _reloading(certificate: Certificate | None) -> ssl.SSLContext:
+def _reloading(certificate: Certificate) -> ssl.SSLContext:
     """Return a context that takes the present certificate at each handshake."""
-    if certificate is None:
-        raise SetupError("implicit TLS needs a certificate")
     outer = certificate.context()
 
     def refresh(tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:

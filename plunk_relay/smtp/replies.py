@@ -14,12 +14,14 @@ class SmtpReply:
     text: str
 
     def encode(self) -> bytes:
-        """Return the line with its CRLF."""
-        return f"{self.code} {self.enhanced} {sanitize(self.text)}\r\n".replace("  ", " ").encode("utf-8", "replace")
+        """Return the line with its CRLF; only ASCII (RFC 5321 4.2), so a foreign letter becomes `?`."""
+        return f"{self.code} {self.enhanced} {sanitize(self.text)}\r\n".replace("  ", " ").encode("ascii", "replace")
 
 
 OK = SmtpReply(250, "2.0.0", "Ok")
 BAD_SEQUENCE = SmtpReply(503, "5.5.1", "Bad sequence of commands")
 BAD_SYNTAX = SmtpReply(501, "5.5.4", "Syntax error in parameters")
+NEEDS_SMTPUTF8 = SmtpReply(553, "5.6.7", "An internationalised address needs SMTPUTF8")
+BARE_LF = SmtpReply(521, "5.5.2", "Lines must end with CR LF; goodbye")
 STOPPING = SmtpReply(421, "4.3.2", "The server is stopping; try again later")
 TROUBLE = SmtpReply(451, "4.3.0", "Temporary trouble on our side; try again later")

@@ -1,6 +1,7 @@
 """What is done with submitted mail? Who may send as whom, and how a message gets into the queue."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -10,19 +11,20 @@ from plunk_relay.contacts.actions import ContactChange
 from plunk_relay.domains.actions import check_sender
 from plunk_relay.emails.actions import NewMail, QueuedMail, queue_mails
 from plunk_relay.emails.queries import Content
-from plunk_relay.errors import RelayError, SetupError, Unavailable
+from plunk_relay.errors import NotFound, RelayError, SetupError, Unavailable
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
 from plunk_relay.mail.address import Mailbox, normalize_address
-from plunk_relay.mail.submitted import MalformedMessage, Submitted, prepare_submitted
+from plunk_relay.mail.submitted import MalformedMessage, Submitted, measure_headers, prepare_submitted
 from plunk_relay.projects.actions import get_project, identify_key, resolve_project
 from plunk_relay.relay import Relay
 from plunk_relay.send.actions import send_message
 from plunk_relay.send.request import SendRequest
-from plunk_relay.smtp.guard import LoginGuard
+from plunk_relay.smtp.guard import COUNTER_PREFIX, LoginGuard
+from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Envelope
 from plunk_relay.smtp.listener import Certificate, Door
-from plunk_relay.smtp.protocol import Client, DoorLimits, DoorOptions, Envelope
-from plunk_relay.smtp.replies import SmtpReply
+from plunk_relay.smtp.queries import list_counters, store_counters
+from plunk_relay.smtp.replies import STOPPING, SmtpReply
 from plunk_relay.web.binding import bind
 from plunk_relay.web.meta import list_reasons
 
@@ -46,10 +48,10 @@ class _Accepted:
 class Submission:
     """Decides for the submission doors."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, guard: LoginGuard) -> None:
         self._relay = relay
         self._log = log.bind()  # once: a log line a mail is written through it
-        self._guard = LoginGuard(lambda: relay.clock.now().timestamp())
+        self._guard = guard
 
     async def authenticate(self, client: Client, username: str, password: str) -> str | SmtpReply:
         """Return the project whose secret key the password is; the same work is done for an unknown user."""
@@ -60,9 +62,11 @@ class Submission:
         fits = owner is not None and owner.kind == "secret" and username.lower() in (_USER, owner.project_id)
         if owner is None or not fits:
             self._guard.fail(client.address)
+            await self._store_failures()
             log.warning("login failed", address=client.address, session=client.session_id)
             return _BAD_LOGIN
         self._guard.succeed(client.address)
+        await self._store_failures()
         return owner.project_id
 
     async def check_sender(self, client: Client, address: str) -> SmtpReply | None:
@@ -78,13 +82,9 @@ class Submission:
 
     async def accept_message(self, client: Client, envelope: Envelope) -> SmtpReply:
         """Queue the message for every recipient in one unit of work; 250 after the commit."""
-        refusal = await self._check_room()
+        refusal = await self._check_acceptance(client, envelope)
         if refusal is not None:
             return refusal
-        project_id = client.project_id or ""
-        project = await get_project(self._relay, project_id)
-        if project.disabled:
-            return SmtpReply(550, "5.7.1", "This project is disabled; ask the operator of this relay")
         queue_id, now = new_id(), self._relay.clock.now()
         received = _received_field(client, envelope, self._relay.hostname, queue_id, now)
         try:
@@ -93,16 +93,42 @@ class Submission:
             )
         except MalformedMessage as error:
             return SmtpReply(554, "5.6.0", f"Malformed message: {error}")
+        envelope.content.clear()  # the database makes a copy of its own while it stores
         sender = await self._check_message(client, envelope, message)
         if isinstance(sender, SmtpReply):
             return sender
-        queued = await self._queue(client, envelope, message, sender, queue_id)
+        try:
+            queued = await self._queue(client, envelope, message, sender, queue_id)
+        except NotFound as error:  # the template; its own 550 5.1.1 would mean that the recipient does not exist
+            return SmtpReply(554, "5.6.0", error.message)
         self._relay.wakes.deliveries.set()
         return SmtpReply(250, "2.0.0", f"queued as {queued[0].delivery_id}")
 
+    async def _store_failures(self) -> None:
+        """Keep the guard's counts beyond a restart; when nothing can be stored they still count until then."""
+        stored, deleted = self._guard.take_changes()
+        if stored or deleted:
+            with suppress(Unavailable):
+                await self._relay.db.write(store_counters, stored, deleted)
+
     async def _check_room(self) -> SmtpReply | None:
+        if self._relay.stopping.is_set():
+            return STOPPING
         reasons = await list_reasons(self._relay)
         return SmtpReply(452, "4.3.1", f"Cannot store mail now: {reasons[0]}") if reasons else None
+
+    async def _check_acceptance(self, client: Client, envelope: Envelope) -> SmtpReply | None:
+        """Check what needs no look into the message; one that was being sent when the server began to stop is taken."""
+        refusal = None if self._relay.stopping.is_set() else await self._check_room()
+        if refusal is not None:
+            return refusal
+        project = await get_project(self._relay, client.project_id or "")
+        if project.disabled:
+            return SmtpReply(550, "5.7.1", "This project is disabled; ask the operator of this relay")
+        most = self._relay.settings.smtp.max_header_bytes
+        if measure_headers(envelope.content) > most:
+            return SmtpReply(552, "5.3.4", f"The header block is larger than {most} bytes")
+        return None
 
     async def _check_domain(self, client: Client, address: str) -> SmtpReply | None:
         try:
@@ -118,8 +144,6 @@ class Submission:
         settings = self._relay.settings.smtp
         if message.received_count > settings.max_received_headers:
             return SmtpReply(554, "5.4.6", f"More than {settings.max_received_headers} hops: a mail loop")
-        if message.header_bytes > settings.max_header_bytes:
-            return SmtpReply(552, "5.3.4", f"The header block is larger than {settings.max_header_bytes} bytes")
         if message.from_fields != 1 or not message.senders:
             return SmtpReply(550, "5.7.1", "The message needs exactly one From header with an address (RFC 5322 3.6)")
         for sender in message.senders:
@@ -138,7 +162,7 @@ class Submission:
             return await send_message(self._relay, project_id, _template_request(envelope, message, sender))
         now = self._relay.clock.now()
         content = Content(new_id(), project_id, "MIME", message.message)
-        recipients = list(dict.fromkeys(envelope.recipients))
+        recipients = _distinct(envelope.recipients)
         ids = [queue_id, *(new_id() for _ in recipients[1:])]
         expires_at = now + timedelta(hours=self._relay.settings.delivery.lifetime_hours)
         mails = [
@@ -202,6 +226,14 @@ def _new_mail(
     )
 
 
+def _distinct(recipients: Sequence[str]) -> list[str]:
+    """Return each mailbox once, as first written: to us, as to nearly every server, upper and lower case are one."""
+    found: dict[str, str] = {}
+    for recipient in recipients:
+        found.setdefault(normalize_address(recipient), recipient)
+    return list(found.values())
+
+
 def _switch(value: str | None) -> bool | None:
     words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
     return None if value is None else words.get(value.lower())
@@ -212,20 +244,24 @@ def _template_request(envelope: Envelope, message: Submitted, sender: Mailbox) -
     body = {
         "to": [
             {"email": recipient, **({"name": name} if (name := message.recipient_names.get(recipient.lower())) else {})}
-            for recipient in dict.fromkeys(envelope.recipients)
+            for recipient in _distinct(envelope.recipients)
         ],
         "template": message.options["template"],
         "from": {"email": sender.address, **({"name": sender.name} if sender.name else {})},
         **({"subject": message.subject} if message.subject else {}),
         **({"reply": message.reply_to} if message.reply_to else {}),
+        "tracking": _switch(message.options.get("track")),
     }
     return bind(SendRequest, body)
 
 
 def _received_field(client: Client, envelope: Envelope, hostname: str, queue_id: str, now: datetime) -> bytes:
-    """Write the trace field (RFC 5321 4.4, RFC 3848); the client's address stays out of what strangers read."""
-    protocol = "ESMTP" + ("S" if client.tls else "") + ("A" if client.authenticated else "")
-    lines = [f"Received: by {hostname} (Plunk Relay)", f"with {protocol if client.extended else 'SMTP'} id {queue_id}"]
+    """Write the trace field (RFC 5321 4.4, RFC 3848, RFC 6531); the client's address stays out of what strangers read."""
+    protocol = "SMTP"
+    if client.extended:
+        protocol = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
+        protocol += ("S" if client.tls else "") + ("A" if client.authenticated else "")
+    lines = [f"Received: by {hostname} (Plunk Relay)", f"with {protocol} id {queue_id}"]
     if len(envelope.recipients) == 1 and envelope.recipients[0].isascii():
         lines.append(f"for <{envelope.recipients[0]}>")
     lines[-1] += ";"
@@ -258,7 +294,8 @@ async def submission_doors(relay: Relay) -> list[Door]:
         session_seconds=settings.session_seconds,
         max_connections_per_ip=settings.max_connections_per_ip,
     )
-    handler = Submission(relay)
+    guard = LoginGuard(relay.clock.now, await relay.db.read(list_counters, COUNTER_PREFIX))
+    handler = Submission(relay, guard)
     doors = []
     for name, port, implicit in (
         ("submission", settings.submission_port, False),
@@ -267,7 +304,11 @@ async def submission_doors(relay: Relay) -> list[Door]:
         if port == 0 or (implicit and certificate is None):
             continue
         options = DoorOptions(
-            relay.hostname, implicit_tls=implicit, auth_without_tls=settings.auth_without_tls, trusted=trusted
+            relay.hostname,
+            implicit_tls=implicit,
+            auth_without_tls=settings.auth_without_tls,
+            trusted=trusted,
+            proxies=settings.trusted_proxies,
         )
         doors.append(Door(handler, options, limits, name=name, host=settings.host, port=port, certificate=certificate))
     return doors

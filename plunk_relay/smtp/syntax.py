@@ -9,6 +9,7 @@ from plunk_relay.smtp.replies import BAD_SYNTAX, SmtpReply
 _PATH = re.compile(r'\s*<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?:\s+(.*))?\Z', re.DOTALL)
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?\Z")
 _LONGEST_PATH = 254
+_LONGEST_NUMBER = 20  # RFC 1870 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def check_mail_parameters(parameters: dict[str, str], most_bytes: int) -> SmtpRe
     """Refuse parameters we do not know, or a size we do not take."""
     for name, value in parameters.items():
         if name == "SIZE":
-            if not value.isdigit():
-                return SmtpReply(501, "5.5.4", "SIZE must be a number")
+            if not value.isdigit() or len(value) > _LONGEST_NUMBER:
+                return SmtpReply(501, "5.5.4", "SIZE must be a number of at most 20 digits")
             if int(value) > most_bytes:
                 return SmtpReply(552, "5.3.4", f"The message is larger than {most_bytes} bytes")
         elif name == "BODY":
