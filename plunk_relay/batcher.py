@@ -18,18 +18,26 @@ class Batcher(Generic[Item, Result]):
         self._parallel = parallel
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0
 
     def add(self, item: Item) -> asyncio.Future[Result]:
         """Queue one item; the future gets its result, or the exception of the batch it was in."""
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((item, future))
-        if len(self._tasks) < self._parallel:
+        if self._working < self._parallel:
+            self._working += 1
             task = self._loop.create_task(self._work(), name="batcher")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return future
 
     async def _work(self) -> None:
+        try:
+            await self._empty()
+        finally:
+            self._working -= 1  # at once: who is woken by the last result may add the next item before the task is done
+
+    async def _empty(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:

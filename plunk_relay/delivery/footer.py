@@ -15,7 +15,7 @@ _SENTENCES = {
 
 def footer_html(*, project_name: str, language: str, url: str) -> str:
     """Return the footer block; an unknown language gets English."""
-    sentence, link = _SENTENCES.get(language.partition("-")[0].lower(), _SENTENCES["en"])
+    sentence, link = _SENTENCES.get(language.replace("_", "-").partition("-")[0].lower(), _SENTENCES["en"])
     text = sentence.format(project=escape(project_name))
     return (
         '<hr style="border:none;border-top:1px solid #ddd;margin:32px 0 16px">'

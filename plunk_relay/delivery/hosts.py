@@ -17,7 +17,9 @@ class PeerFinder:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._settings = relay.settings.delivery
-        self._sources = itertools.cycle(self._settings.source_addresses or [None])
+        sources = self._settings.source_addresses
+        self._sources_v6 = itertools.cycle([source for source in sources if ":" in source] or [None])
+        self._sources_v4 = itertools.cycle([source for source in sources if ":" not in source] or [None])
 
     async def find(self, plan: RoutePlan, domain: str) -> list[Peer] | Deferred | Bounced:
         """Return at least one peer, or what it means for the mail that there is none."""
@@ -27,7 +29,7 @@ class PeerFinder:
             self._relay.resolver,
             domain,
             allow_networks=self._settings.allow_networks,
-            own_names=(self._relay.hostname,),
+            own_names=(self._relay.hostname.lower().rstrip("."),),
         )
         match found:
             case Found(hosts):
@@ -65,9 +67,8 @@ class PeerFinder:
             return ["127.0.0.1"] if host == "localhost" else await self._relay.resolver.addresses(host)
 
     def _source(self, address: str) -> str | None:
-        """Take the next source address when it is of the peer's family."""
-        source = next(self._sources)
-        return source if source is not None and (":" in source) == (":" in address) else None
+        """Take the next source address of the peer's family; None: the system chooses."""
+        return next(self._sources_v6 if ":" in address else self._sources_v4)
 
 
 def _is_loopback(address: str) -> bool:

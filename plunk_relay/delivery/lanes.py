@@ -39,12 +39,15 @@ class Lane:
         return bool(self._waiting) and self.couriers < self.allowed
 
     def put(self, group: Group) -> None:
-        """Hand a group to an idle courier, else let it wait."""
+        """Hand a group to an idle courier, else let it wait behind those that are as urgent."""
         sleeper = self._wake_one()
         if sleeper is not None:
             sleeper.set_result(group)
-        else:
-            self._waiting.append(group)
+            return
+        place = len(self._waiting)
+        while place > 0 and self._waiting[place - 1][0].priority > group[0].priority:
+            place -= 1
+        self._waiting.insert(place, group)
 
     def put_first(self, group: Group) -> None:
         """Let a group be the next one: the rest of a transaction."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from plunk_relay.contacts.queries import find_contact
 from plunk_relay.delivery.footer import footer_html
 from plunk_relay.delivery.outcomes import Failed
 from plunk_relay.domains.actions import Identity, find_identity
@@ -33,6 +34,8 @@ class Draft:
     identity: Identity
     content: bytes
     attachments: bytes | None
+    language: str
+    """Of the footer."""
     public_url: str
 
 
@@ -50,11 +53,18 @@ async def gather_draft(relay: Relay, claimed: Claimed) -> Draft | Failed:
     if content is None:
         return Failed("The content of this mail is gone")
     attachments = await _load(relay, email.attachments_id)
-    return Draft(claimed, project, identity, content, attachments, relay.settings.server.public_url)
+    language = await _find_language(relay, email, project) if email.mail_class == "marketing" else project.language
+    return Draft(claimed, project, identity, content, attachments, language, relay.settings.server.public_url.rstrip("/"))
 
 
 async def _load(relay: Relay, content_id: str | None) -> bytes | None:
     return None if content_id is None else await relay.db.read(load_content, content_id)
+
+
+async def _find_language(relay: Relay, email: Email, project: Project) -> str:
+    """Return the contact's own language, else the project's."""
+    contact = await relay.db.read(find_contact, email.project_id, email.contact_id)
+    return (contact.locale if contact else None) or project.language
 
 
 def build_messages(drafts: Sequence[Draft]) -> list[bytes | Failed]:
@@ -66,7 +76,7 @@ def _build_safely(draft: Draft) -> bytes | Failed:
     """Build one message; one that cannot be built must not take its batch along."""
     try:
         return build_message(draft)
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # whatever its row and its JSON hold
         return Failed(f"The message cannot be composed: {error}")
 
 
@@ -107,7 +117,7 @@ def _final_html(draft: Draft, email: Email) -> str:
     if email.mail_class == "marketing":
         footer = footer_html(
             project_name=draft.project.name,
-            language=draft.project.language,
+            language=draft.language,
             url=f"{draft.public_url}/unsubscribe/{email.contact_id}?e={email.id}",
         )
         return wrap_fragment(add_footer(html, footer))

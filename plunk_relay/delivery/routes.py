@@ -6,6 +6,7 @@ from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from plunk_relay.errors import UsageError
+from plunk_relay.mail.address import to_ascii_domain
 from plunk_relay.mail.transport import TlsMode
 from plunk_relay.settings import DeliverySettings
 
@@ -35,10 +36,13 @@ class RoutePlan:
     smarthost: Smarthost | None = None
 
     def destination(self, domain: str) -> str:
-        """Name the lane that mail for `domain` takes: connections are shared inside a lane."""
+        """Name the lane that mail for `domain` takes: connections, and so a login, are shared inside a lane."""
         if self.kind == "mx":
             return domain
-        return self.kind if self.smarthost is None else f"smarthost {self.smarthost.host}:{self.smarthost.port}"
+        if self.smarthost is None:
+            return self.kind
+        relay = self.smarthost
+        return f"smarthost {relay.username or ''}@{relay.host}:{relay.port} {relay.tls}"
 
 
 class RouteTable:
@@ -47,7 +51,7 @@ class RouteTable:
     def __init__(self, settings: DeliverySettings) -> None:
         self._default = _plan(settings.route, settings.smarthost_url)
         self._by_domain = {
-            entry.domain.lower(): _plan(entry.route, entry.smarthost_url or settings.smarthost_url)
+            to_ascii_domain(entry.domain): _plan(entry.route, entry.smarthost_url or settings.smarthost_url)
             for entry in settings.routes
         }
 

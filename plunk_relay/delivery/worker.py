@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from plunk_relay.batcher import Batcher
-from plunk_relay.delivery.attempt import Courier, Office, Trip
+from plunk_relay.delivery.attempt import Courier, Office
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Lane, form_groups
 from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Uncounted, Verdict, record
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 LEASE = timedelta(minutes=30)
-_CLAIMED_A_CONNECTION = 10
-_READY_AHEAD = 3
+_CLAIMED_A_CONNECTION = 15
+_WAITING_A_CONNECTION = 10
 _POLL_SECONDS = 1.0
+_CANCELLATIONS = 10
+_CANCELLATION_SECONDS = 0.3
 log = get_logger("delivery")
 
 
@@ -60,6 +62,8 @@ class Deliverer:
         self._in_hand: dict[str, Claimed] = {}
         self._settled = asyncio.Event()
         self._stopping = False
+        self._closed = False
+        self._unsent: list[str] = []
         self._last_project = ""
         self._couriers = asyncio.TaskGroup()
         self._office = Office(
@@ -80,6 +84,11 @@ class Deliverer:
         self._dismiss_idle_couriers()
         await self._couriers.__aexit__(kind, error, trace)
 
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are claimed and have no result yet."""
+        return len(self._in_hand)
+
     async def take_over(self) -> None:
         """Free what a server that died had leased."""
         freed = await self._relay.db.write(queue.take_over, self.owner, now=self._relay.clock.now())
@@ -87,21 +96,26 @@ class Deliverer:
             log.info("took over leases of an earlier process", deliveries=freed)
 
     async def run_once(self) -> bool:
-        """Claim what there is room for; True when more may be due at once."""
+        """Claim what there is room for; True when more may be due at once.
+
+        A claim takes half of the room that is left, so that a burst, or mail that is stuck, leaves room for others.
+        """
         room = self._capacity - len(self._in_hand)
-        if room < self._capacity // 4:
+        limit = (room + 1) // 2
+        if limit <= 0:
             return False
-        now = self._relay.clock.now()
-        claim = Claim(self.owner, now, now + LEASE, room, self._busy_domains(), self._busy_projects(), self._last_project)
+        now, busy = self._relay.clock.now(), self._busy_domains()
+        claim = Claim(self.owner, now, now + LEASE, limit, busy, self._busy_turns(room, busy), self._last_project)
         try:
             claimed = await self._relay.db.write(queue.claim_due, claim)
         except Unavailable:
             return False
-        for one in claimed:
+        fresh = [one for one in claimed if one.id not in self._in_hand]  # one that waits longer than its lease comes again
+        for one in fresh:
             self._in_hand[one.id] = one
             self._last_project = one.project_id
-        self._sort([one for one in claimed if not self._close_early(one)])
-        return len(claimed) == room
+        self._sort([one for one in fresh if not self._close_early(one)])
+        return len(claimed) == limit
 
     async def settle(self) -> None:
         """Return when nothing is in hand: every result is recorded."""
@@ -110,22 +124,53 @@ class Deliverer:
             await self._settled.wait()
 
     async def finish(self, grace_seconds: float) -> None:
-        """Let couriers end their transactions, cancel late ones, give back what was not begun."""
+        """Let couriers end their transactions, cancel late ones, give back what was not begun.
+
+        What was sent and could not be recorded keeps its dot mark: the next start finds it.
+        """
+        if self._closed:
+            return
         self._stopping = True
         for lane in self._lanes.values():
-            for group in lane.take_all():
-                for one in group:
-                    self._in_hand.pop(one.id, None)
+            self._take_back(lane)
         self._dismiss_idle_couriers()
+        if not await self._settled_within(grace_seconds):
+            log.warning("work in hand did not end in time", deliveries=len(self._in_hand))
+            await self._break_off()
+        self._closed = True
         try:
-            async with asyncio.timeout(grace_seconds):
+            await self._relay.db.write(queue.give_back, self.owner, unsent=self._unsent, now=self._relay.clock.now())
+        except Unavailable:
+            log.warning("leases not given back; the next start takes them over")
+
+    async def _break_off(self) -> None:
+        """Cancel what couriers carry; more than once: a wait_for that just ended loses a cancellation before Python 3.12."""
+        for _ in range(_CANCELLATIONS):
+            for courier in tuple(self._office.active):
+                courier.cancel()
+            if await self._settled_within(_CANCELLATION_SECONDS):
+                return
+        log.error("results not recorded", queue_ids=list(self._in_hand))
+
+    async def _settled_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
                 await self.settle()
         except TimeoutError:
-            log.warning("work in hand did not end in time", deliveries=len(self._in_hand))
-            for courier in self._office.active:
-                courier.cancel()
-            await self.settle()
-        await self._relay.db.write(queue.give_back, self.owner, now=self._relay.clock.now())
+            return False
+        return True
+
+    def _take_back(self, lane: Lane) -> None:
+        """Let go of what waits in a lane."""
+        for group in lane.take_all():
+            for one in group:
+                self._let_go(one)
+
+    def _let_go(self, one: Claimed) -> None:
+        """Forget a delivery that was not sent; `finish` ends its lease."""
+        self._unsent.append(one.id)
+        self._in_hand.pop(one.id, None)
+        self._settled.set()
 
     def _close_early(self, one: Claimed) -> bool:
         """Finish what needs no attempt: its time is over, or a dead process may have delivered it."""
@@ -153,20 +198,18 @@ class Deliverer:
         self._staff()
 
     def _staff(self) -> None:
-        """Start couriers where they help, a lane after the other; make room by sending idle ones home."""
-        wanting = [lane for lane in self._lanes.values() if lane.wants_courier and not self._stopping]
+        """Start couriers where they help, first in lanes that have none; make room for these by sending idle ones home."""
+        if self._stopping:
+            return
+        wanting = deque(sorted((lane for lane in self._lanes.values() if lane.wants_courier), key=lambda it: it.couriers))
         while wanting:
-            for lane in list(wanting):
-                if self._slots == 0 and not (lane.couriers == 0 and self._dismiss_one_idle()):
-                    wanting.remove(lane)
-                elif self._slots == 0:
-                    wanting.remove(lane)  # the courier sent home staffs again when its slot is free
-                elif lane.wants_courier and lane.couriers < lane.backlog + lane.couriers:
-                    self._start_courier(lane)
-                    if lane.couriers >= min(lane.allowed, lane.backlog):
-                        wanting.remove(lane)
-                else:
-                    wanting.remove(lane)
+            lane = wanting.popleft()
+            if self._slots > 0:
+                self._start_courier(lane)
+                if lane.couriers < min(lane.allowed, lane.backlog):
+                    wanting.append(lane)
+            elif lane.couriers > 0 or not self._dismiss_one_idle():
+                return  # a courier sent home staffs again when its slot is free
 
     def _start_courier(self, lane: Lane) -> None:
         self._slots -= 1
@@ -175,25 +218,25 @@ class Deliverer:
 
     async def _employ(self, lane: Lane) -> None:
         courier = Courier(self._office, lane)
-        ahead: deque[Trip] = deque()
         try:
-            while not self._stopping:
-                trip = ahead.popleft() if ahead else await _next_trip(courier, lane, self._settings.connection_idle_seconds)
-                if trip is None:
-                    break
-                while len(ahead) < _READY_AHEAD and (following := lane.take_ahead()) is not None:
-                    ahead.append(courier.begin(following))
+            while not self._stopping and (trip := await courier.next_trip(self._patience(lane))) is not None:
                 await courier.carry(trip)
                 if lane.wants_courier:
                     self._staff()
         finally:
-            for trip in ahead:
-                courier.put_back(trip)
+            await courier.put_back()
+            if self._stopping:
+                self._take_back(lane)
             self._slots += 1
             lane.couriers -= 1
             self._drop_if_empty(lane)
             self._staff()
             await courier.go_home()
+
+    def _patience(self, lane: Lane) -> float:
+        """Return how many seconds a courier may wait for mail: none while another lane waits for its slot."""
+        wanted = self._slots == 0 and lane.backlog == 0 and any(it.couriers == 0 for it in self._lanes.values())
+        return 0 if wanted else self._settings.connection_idle_seconds
 
     def _drop_if_empty(self, lane: Lane) -> None:
         if lane.couriers == 0 and lane.backlog == 0:
@@ -207,18 +250,22 @@ class Deliverer:
             pass
 
     def _busy_domains(self) -> list[str]:
-        most = self._settings.per_destination * _CLAIMED_A_CONNECTION
+        most = self._settings.per_destination * _WAITING_A_CONNECTION
         return [key for key, lane in self._lanes.items() if lane.plan.kind == "mx" and lane.backlog >= most]
 
-    def _busy_projects(self) -> list[str]:
-        """Return projects that hold half of the room: the rest stays free for the others' turns."""
-        held = Counter(one.project_id for one in self._in_hand.values())
-        return [project_id for project_id, count in held.items() if count >= self._capacity // 2]
+    def _busy_turns(self, room: int, busy_domains: Collection[str]) -> list[tuple[int, str]]:
+        """Return the pairs of priority and project that hold more than a claim would give them.
+
+        What waits for a busy domain does not count: the project's other mail must not wait for it.
+        """
+        held = Counter((one.priority, one.project_id) for one in self._in_hand.values() if one.domain not in busy_domains)
+        return [turn for turn, count in held.items() if count > room // 2]
 
     def _finish(self, finished: Finished) -> None:
+        if self._closed:
+            return
         if isinstance(finished.result, Uncounted) and self._stopping:
-            self._in_hand.pop(finished.claimed.id, None)
-            self._settled.set()
+            self._let_go(finished.claimed)
             return
         self._relay.db.write_joint(self._record, finished).add_done_callback(partial(self._recorded, finished))
 
@@ -236,7 +283,7 @@ class Deliverer:
             log.error("result not recorded", queue_id=finished.claimed.id, error=repr(error))
             return
         self._log_verdict(finished, future.result())
-        if len(self._in_hand) <= self._capacity // 2:
+        if len(self._in_hand) <= self._capacity // 3:
             self._relay.wakes.deliveries.set()
 
     def _log_verdict(self, finished: Finished, verdict: Verdict) -> None:
@@ -252,11 +299,6 @@ class Deliverer:
             ms=finished.milliseconds,
             reply=verdict.text,
         )
-
-
-async def _next_trip(courier: Courier, lane: Lane, idle_seconds: float) -> Trip | None:
-    group = await lane.take(idle_seconds)
-    return courier.begin(group) if group is not None else None
 
 
 async def _build_in_thread(drafts: list[Draft]) -> list[bytes | Failed]:

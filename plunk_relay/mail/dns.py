@@ -16,6 +16,8 @@ from plunk_relay.mail.address import to_ascii_domain
 
 _CACHE_ENTRIES = 10_000
 _LONGEST_TTL_SECONDS = 3600
+_ABSENCE_SECONDS = 60.0
+Kept = tuple[float, "list[str] | DnsError"]
 
 
 class DnsError(Exception):
@@ -48,7 +50,8 @@ class Resolver:
         self._resolver.timeout = query_seconds
         self._resolver.lifetime = total_seconds
         self._resolver.cache = None
-        self._cache: dict[tuple[str, str], tuple[float, list[str] | DnsError]] = {}
+        self._cache: dict[tuple[str, str], Kept] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[Kept]] = {}
 
     async def txt(self, name: str) -> list[str]:
         """Return the TXT records, the strings of each joined; empty when there are none."""
@@ -78,25 +81,37 @@ class Resolver:
         key, now = (to_ascii_domain(name), kind), asyncio.get_running_loop().time()
         kept = self._cache.get(key)
         if kept is None or kept[0] <= now:
-            kept = await self._look_up(*key, now)
-        if isinstance(kept[1], DnsError):
-            raise kept[1]
-        return kept[1]
+            kept = await self._ask_once(key, now)
+        value = kept[1]
+        if isinstance(value, NameNotFound):
+            raise NameNotFound(str(value))
+        if isinstance(value, DnsError):
+            raise DnsTemporary(str(value))
+        return value
 
-    async def _look_up(self, name: str, kind: str, now: float) -> tuple[float, list[str] | DnsError]:
+    async def _ask_once(self, key: tuple[str, str], now: float) -> Kept:
+        """Look up, or wait for the same look-up of somebody else: a burst of mail to one domain is one question."""
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.create_task(self._look_up(*key, now), name=f"look-up of {key[0]}")
+            asking.add_done_callback(lambda _done: self._asking.pop(key, None))
+        return await asyncio.shield(asking)
+
+    async def _look_up(self, name: str, kind: str, now: float) -> Kept:
+        """Ask and remember; a failure is returned, not raised, and not remembered."""
         try:
             answer = await self._resolver.resolve(dns.name.from_text(name), kind, search=False)
         except dns.resolver.NoAnswer:
-            return self._keep((name, kind), now + 60, [])
+            return self._keep((name, kind), now + _ABSENCE_SECONDS, [])
         except dns.resolver.NXDOMAIN:
-            return self._keep((name, kind), now + 60, NameNotFound(f"{name} does not exist"))
+            return self._keep((name, kind), now + _ABSENCE_SECONDS, NameNotFound(f"{name} does not exist"))
         except (dns.exception.DNSException, OSError) as error:
-            raise DnsTemporary(f"{kind} look-up of {name} failed: {_reason(error)}") from error
+            return now, DnsTemporary(f"{kind} look-up of {name} failed: {_reason(error)}")
         values = [_value(record, kind) for record in answer]
-        ttl = min(answer.rrset.ttl if answer.rrset else 0, _LONGEST_TTL_SECONDS)
+        ttl = min(answer.chaining_result.minimum_ttl, _LONGEST_TTL_SECONDS)  # an alias on the way may live shorter
         return self._keep((name, kind), now + ttl, values)
 
-    def _keep(self, key: tuple[str, str], until: float, value: list[str] | DnsError) -> tuple[float, list[str] | DnsError]:
+    def _keep(self, key: tuple[str, str], until: float, value: list[str] | DnsError) -> Kept:
         if len(self._cache) >= _CACHE_ENTRIES:
             self._cache.clear()
         self._cache[key] = (until, value)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from plunk_relay.mail.dns import DnsTemporary, MxRecord, NameNotFound, Resolver
+from plunk_relay.mail.dns import DnsError, DnsTemporary, MxRecord, NameNotFound, Resolver
 from plunk_relay.mail.outcome import Reply
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -50,9 +50,10 @@ async def find_hosts(
         return _literal(domain, allow_networks)
     try:
         records = await resolver.mx(domain)
-        if any(not record.host for record in records):
+        exchangers = [record for record in records if record.host]
+        if records and not exchangers:
             return Refused(Reply(556, "5.1.10", f"{domain} accepts no mail (null MX)"))
-        names = _order(records, own_names) if records else [domain]
+        names = _order(exchangers or [MxRecord(0, domain)], own_names)
     except NameNotFound:
         return Refused(Reply(550, "5.1.2", f"the domain {domain} does not exist"))
     except DnsTemporary as error:
@@ -67,7 +68,7 @@ def _order(records: Sequence[MxRecord], own_names: Container[str]) -> list[str]:
     shuffled = random.sample(list(records), len(records))  # spreads load, guards nothing
     ordered = sorted(shuffled, key=lambda record: record.preference)
     own = min((record.preference for record in ordered if record.host in own_names), default=None)
-    return [record.host for record in ordered if own is None or record.preference < own]
+    return list(dict.fromkeys(record.host for record in ordered if own is None or record.preference < own))
 
 
 async def _resolve_all(
@@ -77,8 +78,10 @@ async def _resolve_all(
     hosts: list[Host] = []
     forbidden = False
     for name, result in zip(names, results, strict=True):
-        if isinstance(result, BaseException):
+        if isinstance(result, DnsError):
             continue
+        if isinstance(result, BaseException):
+            raise result
         allowed = [address for address in result if is_allowed(address, allow_networks)]
         forbidden = forbidden or len(allowed) < len(result)
         hosts += [Host(name, address) for address in _one_of_each_family(allowed)]

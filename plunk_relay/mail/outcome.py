@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 _LONGEST_TEXT = 500
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# controls, line and paragraph separators, marks that turn the reading direction, lone surrogates (no UTF-8 has them)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})\s*")
 
 

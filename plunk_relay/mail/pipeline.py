@@ -13,29 +13,34 @@ _LONGEST_REPLY = 65536
 
 
 class PeerClosed(ConnectionError):
-    """The peer ended the connection."""
+    """The peer ended the connection, or said that it is about to."""
 
 
 class PeerBabbles(ConnectionError):
-    """The peer sent what is no SMTP reply."""
+    """The peer sent what is no SMTP reply, or one that nobody asked for."""
+
+
+class PeerLate(ConnectionError, TimeoutError):
+    """Both: the wait is over, and so is the connection."""
 
 
 class PipelineProtocol(asyncio.Protocol):
-    """Collects replies; `read` waits for the next ones."""
+    """Collects replies; `read` waits for the next ones. After a failure nothing that comes is read any more."""
 
     def __init__(self, transport: asyncio.WriteTransport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._replies: deque[Reply] = deque()
+        self._expected = 0
         self._lines: list[str] = []
         self._failure: ConnectionError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
-    def failed(self) -> bool:
-        """Whether nothing more will come, or something came that nobody asked for."""
-        return self._failure is not None or bool(self._replies)
+    def failure(self) -> ConnectionError | None:
+        """Why the connection is of no use any more; None while it is."""
+        return self._failure
 
     def write(self, data: bytes) -> None:
         """Send; a closed connection is noticed by the next read."""
@@ -45,9 +50,10 @@ class PipelineProtocol(asyncio.Protocol):
     async def read(self, count: int, timeout_seconds: float) -> list[Reply]:
         """Return the next `count` replies, fewer when the connection ends before.
 
-        Raises PeerClosed or PeerBabbles when not even one came, TimeoutError when the time is over.
+        Raises PeerClosed, PeerBabbles or PeerLate when not even one came.
         """
         deadline = self._loop.call_later(timeout_seconds, self._expire)
+        self._expected = count
         try:
             while len(self._replies) < count and self._failure is None:
                 self._waiter = self._loop.create_future()
@@ -55,23 +61,30 @@ class PipelineProtocol(asyncio.Protocol):
         finally:
             deadline.cancel()
             self._waiter = None
+            self._expected = 0
         if not self._replies and self._failure is not None:
             raise self._failure
         return [self._replies.popleft() for _ in range(min(count, len(self._replies)))]
 
     def close(self) -> None:
-        """Close at once."""
+        """Close when what was written has left."""
         self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once: a peer that reads nothing must not keep the connection."""
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Split what came into replies."""
+        if self._failure is not None:
+            return
         self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
+        while self._failure is None and (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[: end + 1])
             del self._buffer[: end + 1]
             self._take_line(line.rstrip(b"\r\n").decode("utf-8", "replace"))
         if len(self._buffer) + sum(map(len, self._lines)) > _LONGEST_REPLY:
-            self._fail(PeerBabbles("the reply is too long"))
+            self._break_off(PeerBabbles("the reply is too long"))
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -80,33 +93,42 @@ class PipelineProtocol(asyncio.Protocol):
 
     def _take_line(self, line: str) -> None:
         code, mark = line[:3], line[3:4]
-        if len(code) != 3 or not code.isdigit() or mark not in ("", " ", "-") or code[0] not in "2345":
-            self._fail(PeerBabbles(f"not an SMTP reply: {line[:100]!r}"))
+        if len(code) != 3 or not (code.isascii() and code.isdigit()) or mark not in ("", " ", "-") or code[0] not in "2345":
+            self._break_off(PeerBabbles(f"not an SMTP reply: {line[:100]!r}"))
             return
         if self._lines and self._lines[0][:3] != code:
-            self._fail(PeerBabbles(f"a reply with mixed codes: {self._lines[0][:3]} and {code}"))
+            self._break_off(PeerBabbles(f"a reply with mixed codes: {self._lines[0][:3]} and {code}"))
             return
         self._lines.append(line)
         if mark != "-":
-            self._replies.append(_join(self._lines))
+            self._take_reply(_join(self._lines))
             self._lines = []
+
+    def _take_reply(self, reply: Reply) -> None:
+        """Keep a reply for `read`; one that nobody waits for would be taken for the answer to the next command."""
+        if len(self._replies) < self._expected:
+            self._replies.append(reply)
+        elif reply.code == 421:
+            self._break_off(PeerClosed(str(reply)))
+        else:
+            self._break_off(PeerBabbles(f"a reply that nobody asked for: {reply}"))
+
+    def _expire(self) -> None:
+        self._break_off(PeerLate("no reply in time"))
+
+    def _break_off(self, failure: ConnectionError) -> None:
+        self._fail(failure)
+        self._buffer.clear()
+        self.abort()
 
     def _fail(self, failure: ConnectionError) -> None:
         if self._failure is None:
             self._failure = failure
-            self._transport.close()
         self._wake()
-
-    def _expire(self) -> None:
-        self._fail(_Late("no reply in time"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-class _Late(ConnectionError, TimeoutError):
-    """Both: the wait is over, and so is the connection."""
 
 
 def _join(lines: list[str]) -> Reply:

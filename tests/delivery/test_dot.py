@@ -1,0 +1,168 @@
+"""What is known of a mail when the reply to its final dot does not come?"""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from plunk_relay.commands import queue_show
+from tests.kit.outbox import Outbox, Prepared, running_outbox
+from tests.kit.peer import Peer, Script
+
+MAYBE = ("QUEUED", "PENDING")
+DELIVERED = ("DELIVERED", "DELIVERED")
+
+
+async def test_that_the_dot_is_about_to_go_out_is_stored_before_it_does(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(dot="wait + 250 2.0.0 taken")
+    [delivery_id] = await outbox.submit()
+    assert (await outbox.delivery(delivery_id))["dot_sent_at"] is None
+    await outbox.claim()
+    await peer.until(lambda peer: peer.received)
+    row = await outbox.delivery(delivery_id)
+    assert (row["dot_sent_at"], row["attempts"]) == (outbox.clock.now(), 0)
+    peer.let_go()
+    await outbox.deliver()
+    assert (await outbox.delivery(delivery_id))["dot_sent_at"] is None
+
+
+async def test_a_mail_that_waits_for_a_connection_is_not_marked(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(banner="hang")
+    [delivery_id] = await outbox.submit()
+    await outbox.claim()
+    await peer.until(lambda peer: peer.sessions)
+    assert (await outbox.delivery(delivery_id))["dot_sent_at"] is None
+
+
+async def test_a_mail_without_a_reply_is_maybe_delivered_and_tried_again(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(dot=["close", "250 2.0.0 taken"])
+    [delivery_id] = await outbox.submit()
+    await outbox.deliver()
+    assert await outbox.state(delivery_id) == MAYBE
+    row, [attempt] = await outbox.delivery(delivery_id), await outbox.attempts(delivery_id)
+    assert (row["attempts"], row["unknown_outcomes"], row["dot_sent_at"]) == (1, 1, None)
+    assert (attempt["outcome"], attempt["reply"]) == ("UNKNOWN", row["last_reply"])
+    assert row["last_reply"].startswith("Maybe delivered: no reply to the final dot")
+    assert (await queue_show(outbox.relay, delivery=delivery_id))["maybe_delivered"] is True
+    assert await outbox.events() == []
+    outbox.clock.advance(minutes=2)
+    await outbox.deliver()
+    assert await outbox.state(delivery_id) == DELIVERED
+    first, second = peer.received
+    assert first == second.__class__(second.sender, second.recipients, second.message, "close")
+    assert [event["name"] for event in await outbox.events()] == ["email.sent", "email.delivery"]
+    assert (await queue_show(outbox.relay, delivery=delivery_id))["maybe_delivered"] is True
+    await outbox.check_ledger()
+
+
+async def test_a_mail_that_must_not_go_twice_ends_there(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(dot=["close", "250 2.0.0 taken"])
+    [delivery_id] = await outbox.submit(never_twice=True)
+    await outbox.deliver()
+    outbox.clock.advance(days=1)
+    await outbox.deliver()
+    assert await outbox.state(delivery_id) == ("FAILED", "FAILED")
+    assert (await outbox.email(delivery_id))["error"].startswith("Maybe delivered: ")
+    assert len(peer.received) == 1
+    assert (await outbox.check_ledger())["failed"] == 1
+
+
+async def test_a_mail_that_must_not_go_twice_is_tried_again_after_a_clear_refusal(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(dot=["451 4.3.0 not now", "250 2.0.0 taken"])
+    [delivery_id] = await outbox.submit(never_twice=True)
+    await outbox.deliver()
+    outbox.clock.advance(minutes=2)
+    await outbox.deliver()
+    assert await outbox.state(delivery_id) == DELIVERED
+
+
+async def test_every_recipient_of_the_transaction_is_maybe_delivered_but_the_refused_one(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(rcpt={"bob@example.org": "550 5.1.1 no such user"}, dot="close")
+    ann, bob, cid = await outbox.submit("ann@example.org", "bob@example.org", "cid@example.org")
+    await outbox.deliver()
+    assert [(await outbox.delivery(one))["unknown_outcomes"] for one in (ann, bob, cid)] == [1, 0, 1]
+    assert await outbox.state(bob) == ("BOUNCED", "BOUNCED")
+
+
+async def test_a_mail_without_a_reply_expires_as_maybe_delivered(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(dot="close")
+    [delivery_id] = await outbox.submit()
+    while (await outbox.delivery(delivery_id))["state"] == "QUEUED":
+        await outbox.deliver()
+        outbox.clock.advance(hours=2)
+    assert await outbox.state(delivery_id) == ("EXPIRED", "FAILED")
+    assert "Maybe delivered" in (await outbox.email(delivery_id))["error"]
+
+
+@pytest.mark.parametrize(("never_twice", "state", "received"), [(False, DELIVERED, 2), (True, ("FAILED", "FAILED"), 1)])
+async def test_after_a_death_between_dot_and_reply_it_is_maybe_delivered(
+    outbox: Outbox, prepared: Prepared, peer: Peer, tmp_path: Path, never_twice: bool, state: tuple[str, str], received: int
+) -> None:
+    peer.script = Script(dot=["hang", "250 2.0.0 taken"])
+    [delivery_id] = await outbox.submit(never_twice=never_twice)
+    await outbox.claim()
+    await peer.until(lambda peer: peer.received)
+    async with restarted(outbox, prepared, tmp_path, peer) as after:
+        await after.deliver()
+        row, [attempt] = await after.delivery(delivery_id), await after.attempts(delivery_id)
+        assert (row["attempts"], row["unknown_outcomes"]) == (1, 1)
+        assert (attempt["outcome"], attempt["host"]) == ("UNKNOWN", None)
+        assert attempt["reply"] == "Maybe delivered: the relay stopped between the final dot and the reply"
+        assert len(peer.received) == 1
+        after.clock.advance(minutes=2)
+        await after.deliver()
+        assert await after.state(delivery_id) == state
+        assert len(peer.received) == received
+        await after.check_ledger()
+
+
+@pytest.mark.parametrize("step", ["banner", "ehlo"])
+async def test_after_a_death_before_the_transaction_nothing_has_happened(
+    outbox: Outbox, prepared: Prepared, peer: Peer, tmp_path: Path, step: str
+) -> None:
+    peer.script = Script(**{step: "hang"})  # type: ignore[arg-type]  # a step's name
+    [delivery_id] = await outbox.submit(never_twice=True)
+    await outbox.claim()
+    await peer.until(lambda peer: peer.sessions)
+    peer.script = Script()
+    async with restarted(outbox, prepared, tmp_path, peer) as after:
+        await after.deliver()
+        assert await after.state(delivery_id) == DELIVERED
+        row = await after.delivery(delivery_id)
+        assert (row["attempts"], row["unknown_outcomes"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        (Script(banner="hang"), "DEFERRED"),
+        (Script(mail="hang"), "DEFERRED"),
+        (Script(data="hang"), "DEFERRED"),
+        (Script(dot="hang"), "UNKNOWN"),
+    ],
+    ids=["banner", "mail", "data", "dot"],
+)
+async def test_an_attempt_that_takes_too_long_ends_with_what_is_known(
+    prepared: Prepared, tmp_path: Path, peer: Peer, script: Script, outcome: str
+) -> None:
+    peer.script = script
+    async with running_outbox(prepared, tmp_path, port=peer.port, attempt_seconds=0.2) as outbox:
+        [delivery_id] = await outbox.submit()
+        await outbox.deliver()
+        [attempt] = await outbox.attempts(delivery_id)
+        assert attempt["outcome"] == outcome
+        assert "the attempt took too long" in attempt["reply"]
+        assert f"connecting to mx.example.org[127.0.0.1]:{peer.port}" in attempt["conversation"]
+        assert attempt["conversation"].endswith("*: the attempt took too long")
+
+
+@asynccontextmanager
+async def restarted(outbox: Outbox, prepared: Prepared, directory: Path, peer: Peer) -> AsyncIterator[Outbox]:
+    """Start a relay on the files as they are at this moment, as after a power cut."""
+    copy = directory / "after"
+    shutil.copytree(outbox.relay.settings.server.data_dir, copy)
+    async with running_outbox(prepared, copy, clock=outbox.clock, port=peer.port, copy=False) as after:
+        await after.deliverer.take_over()
+        yield after
