@@ -14,17 +14,21 @@ from email.utils import format_datetime
 from typing import Literal
 from urllib.parse import quote
 
-from plunk_relay.mail.address import Mailbox, encode_words, format_mailbox
+from plunk_relay.mail.address import Mailbox, encode_words, format_mailbox, to_ascii_domain
 from plunk_relay.mail.html import html_to_text
 
 MailClass = Literal["marketing", "transactional", "headless"]
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]+")
-_NAME = re.compile(r"[!-9;-~]+\Z")
+_NAME = re.compile(r"[!-9;-~]{1,76}\Z")
 _OWN_HEADERS = frozenset(
     "from to cc bcc sender subject date message-id mime-version content-type content-transfer-encoding content-id"
     " content-disposition return-path received dkim-signature".split()
 )
 """Headers that the message's own fields decide; a caller's value for them is passed over."""
+_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[ -~]*)?\Z", re.ASCII)
+_LONGEST_CONTENT_TYPE = 500
+_PIECE = re.compile(r" *[^ ]+")
+_PARAMETER_PIECE = 50
 _FOLD_AT = 76
 _LONGEST_LINE = 900  # below RFC 5322's 998, so that a dot-stuffed or re-wrapped line stays legal
 
@@ -58,11 +62,11 @@ class Outgoing:
 
 def compose(message: Outgoing) -> bytes:
     """Return the message with CRLF lines of at most 998 octets; no field can add a header of its own."""
-    content = _text_and_html(message)
+    html, text = message.html.encode("utf-8", "replace"), html_to_text(message.html).encode("utf-8", "replace")
     inline = [file for file in message.attachments if file.disposition == "inline"]
     attached = [file for file in message.attachments if file.disposition != "inline"]
-    marker = _boundary(message.message_id, [content, *(file.content for file in message.attachments)])
-    body = _alternative(message, content, marker)
+    marker = _boundary(message.message_id, [html, text])
+    body = _alternative(text, html, marker)
     if inline:
         body = _multipart("related", f"{marker}r", [body, *map(_file_part, inline)])
     if attached:
@@ -88,11 +92,11 @@ def default_headers(
 
 def _head(message: Outgoing) -> bytes:
     lines = [
-        f"From: {format_mailbox(message.sender)}",
-        f"To: {format_mailbox(message.recipient)}",
-        _field("Subject", message.subject),
+        f"From: {format_mailbox(message.sender, indent=len('From: '))}",
+        f"To: {format_mailbox(message.recipient, indent=len('To: '))}",
+        _subject(message.subject),
         f"Date: {format_datetime(message.date)}",
-        f"Message-ID: <{message.message_id}>",
+        f"Message-ID: <{_ascii_id(message.message_id)}>",
     ]
     extra = _merged_headers(message)
     if message.reply_to and "reply-to" not in {name.lower() for name in extra}:
@@ -114,34 +118,47 @@ def _merged_headers(message: Outgoing) -> dict[str, str]:
     return {name: value for name, value in message.defaults.items() if name.lower() not in taken} | own
 
 
+def _ascii_id(message_id: str) -> str:
+    left, _, domain = message_id.rpartition("@")
+    return message_id if message_id.isascii() else f"{left}@{to_ascii_domain(domain)}"
+
+
+def _subject(text: str) -> str:
+    """Write the subject; one that only looks encoded is encoded, so that it is read as it was written."""
+    return _encoded("Subject", _clean(text)) if "=?" in text else _field("Subject", text)
+
+
 def _field(name: str, value: str) -> str:
-    clean = _CONTROLS.sub(" ", value).strip()
+    clean = _clean(value)
     if not clean.isascii():
-        return f"{name}: {encode_words(clean)}" if len(name) < 60 else f"{name}:\r\n {encode_words(clean)}"
-    if len(name) + len(clean) + 2 <= _FOLD_AT:
-        return f"{name}: {clean}"
-    return _fold(name, clean)
+        return _encoded(name, clean)
+    return f"{name}: {clean}" if len(name) + len(clean) + 2 <= _FOLD_AT else _fold(name, clean)
+
+
+def _clean(value: str) -> str:
+    return _CONTROLS.sub(" ", value).strip()
+
+
+def _encoded(name: str, text: str) -> str:
+    indent = len(name) + 2
+    return f"{name}: {encode_words(text, indent=indent)}" if indent < _FOLD_AT // 2 else f"{name}:\r\n {encode_words(text)}"
 
 
 def _fold(name: str, value: str) -> str:
     """Break a long value before blanks (RFC 5322 2.2.3); a word too long for any line becomes encoded words."""
-    if any(len(word) > _LONGEST_LINE for word in value.split(" ")):
-        return f"{name}: {encode_words(value)}"
+    pieces = _PIECE.findall(f" {value}")
+    if any(len(piece) > _LONGEST_LINE for piece in pieces):
+        return _encoded(name, value)
     lines, line = [], f"{name}:"
-    for word in value.split(" "):
-        if word and len(line) + 1 + len(word) > _FOLD_AT and line.strip() and line != f"{name}:":
+    for piece in pieces:
+        if len(line) + len(piece) > _FOLD_AT and line != f"{name}:":
             lines.append(line)
             line = ""
-        line += f" {word}"
+        line += piece
     return "\r\n".join([*lines, line])
 
 
-def _text_and_html(message: Outgoing) -> bytes:
-    return message.html.encode("utf-8", "replace")
-
-
-def _alternative(message: Outgoing, html: bytes, marker: str) -> bytes:
-    text = html_to_text(message.html).encode("utf-8", "replace")
+def _alternative(text: bytes, html: bytes, marker: str) -> bytes:
     html_part = _text_part(b"html", html)
     return _multipart("alternative", f"{marker}a", [_text_part(b"plain", text), html_part]) if text else html_part
 
@@ -171,26 +188,30 @@ def _file_part(file: Attachment) -> bytes:
 def _content_type(value: str) -> str:
     """Return the type when it is one (`a/b`, ASCII), else the type of unknown bytes."""
     clean = _CONTROLS.sub("", value).strip()
-    known = re.fullmatch(r"[\w.+-]+/[\w.+-]+(\s*;[ -~]*)?", clean, re.ASCII)
-    return clean if known and not clean.lower().startswith(("multipart/", "message/")) else "application/octet-stream"
+    readable = _CONTENT_TYPE.match(clean) and len(clean) <= _LONGEST_CONTENT_TYPE
+    return clean if readable and not clean.lower().startswith(("multipart/", "message/")) else "application/octet-stream"
 
 
 def _filename(name: str) -> str:
     """Write the filename parameter; other than ASCII goes as RFC 2231 extended value, in pieces when long."""
     clean = _CONTROLS.sub("", name) or "attachment"
-    if clean.isascii() and len(clean) <= 60:
+    if clean.isascii() and len(clean) <= 60 and "=?" not in clean:
         escaped = clean.replace("\\", "\\\\").replace('"', '\\"')
         return f'filename="{escaped}"'
-    encoded = quote(clean, safe="")
-    if len(encoded) <= 60:
-        return f"filename*=utf-8''{encoded}"
-    pieces = re.findall(r"(?:%[0-9A-F]{2}|[^%]){1,20}", encoded)
-    first = f"filename*0*=utf-8''{pieces[0]}"
-    return ";\r\n ".join([first, *(f"filename*{i}*={piece}" for i, piece in enumerate(pieces[1:], 1))])
+    encoded = [quote(character, safe="", errors="replace") for character in clean]
+    pieces = [""]
+    for character in encoded:  # a piece holds whole characters: readers decode each by itself
+        if len(pieces[-1]) + len(character) > _PARAMETER_PIECE:
+            pieces.append("")
+        pieces[-1] += character
+    if len(pieces) == 1:
+        return f"filename*=utf-8''{pieces[0]}"
+    first, *more = pieces
+    return ";\r\n ".join([f"filename*0*=utf-8''{first}", *(f"filename*{i}*={piece}" for i, piece in enumerate(more, 1))])
 
 
 def _header_token(value: str) -> str:
-    return re.sub(r"[\x00-\x20<>\x7f]|[^\x00-\x7f]", "", value)
+    return re.sub(r"[\x00-\x20<>\x7f]|[^\x00-\x7f]", "", value)[:_LONGEST_LINE]
 
 
 def _multipart(subtype: str, marker: str, parts: Sequence[bytes]) -> bytes:

@@ -28,6 +28,8 @@ Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 SIGNED_HEADERS = frozenset(dkim.DKIM.SHOULD) | {b"list-unsubscribe-post", b"feedback-id", b"auto-submitted"}
 OVERSIGNED_HEADERS = (b"from", b"subject")
 _Field = tuple[bytes, bytes]
+_UNREADABLE = (dkim.DKIMException, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
+"""What dkimpy raises for signatures and keys that are none; only the first is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,6 @@ def verify(message: bytes, *, find_txt: Callable[[bytes], bytes | None]) -> list
     for index in range(count):
         try:
             verdicts.append(bool(dkim.DKIM(message).verify(index, dnsfunc=lambda name, timeout=5: find_txt(name))))
-        except dkim.DKIMException:
+        except _UNREADABLE:
             verdicts.append(False)
     return verdicts
