@@ -1,8 +1,7 @@
 """What did the route `capture` keep? Two pages of dev mode: the list, and a message as it would have left."""
 
 from functools import cache
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from plunk_relay.clock import format_time
 from plunk_relay.emails.queries import list_captured, load_captured
@@ -10,6 +9,9 @@ from plunk_relay.errors import NotFound
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Answer, Endpoint, endpoint
+
+if TYPE_CHECKING:
+    import jinja2
 
 _TAG = "Development"
 _POLICY = ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'")
@@ -59,7 +61,9 @@ def _render(**values: object) -> Answer:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template() -> "jinja2.Template":
+    import jinja2  # noqa: PLC0415  2 MB that a server without readers does not need
+
     return jinja2.Environment(autoescape=True).from_string(_PAGE)
 
 

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or configuration."""
     os.umask(0o077)  # whatever we write is nobody else's to read
     try:
-        cli.main(arguments, standalone_mode=False)
+        cli.main(arguments, "plunk-relay", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

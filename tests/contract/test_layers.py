@@ -27,7 +27,6 @@ HOMES = {
     "prometheus_client": ["web/*", "app.py"],
     "pydantic": ["settings.py", "cli/config.py", "web/*", "*/api.py", "*/request.py"],
     "pydantic_settings": ["settings.py"],
-    "selectolax": ["mail/html.py"],
     "sqlalchemy": ["db/*", "*/queries.py", "emails/queue.py", "segments/filters.py"],
     "starlette": ["web/*", "app.py", "dashboard/*", "public/*"],
     "structlog": ["log.py"],

@@ -170,7 +170,7 @@ def _rows(count: int) -> list[dict[str, Any]]:
             "data": payloads[number % len(payloads)],
             "moment": None if number % 5 == 4 else START + timedelta(days=number, milliseconds=number),
             "content": None if number % 4 == 3 else bytes([0, number, 255]),
-            "text": None if number % 6 == 5 else f"It's {number}: \"?\" Ünï ;\n",
+            "text": None if number % 6 == 5 else f'It\'s {number}: "?" Ünï ;\n',
         }
         for number in range(count)
     ]
@@ -178,7 +178,7 @@ def _rows(count: int) -> list[dict[str, Any]]:
 
 def _changing(table: sa.Table) -> sa.Update:
     """Return an update as the product's are: values and conditions from parameters, arithmetic, constants."""
-    values = {name: sa.bindparam(name) for name in ("flag", "data", "moment")}
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in ("flag", "data", "moment")}
     changed = sa.update(table).where(table.c.id == sa.bindparam("row_id"), table.c.id != "nobody's")
     return changed.values(number=table.c.number + sa.bindparam("more"), text="changed", **values)
 
