@@ -50,11 +50,6 @@ def new_api_key(prefix: str) -> str:
     return prefix + secrets.token_hex(32)
 
 
-def new_token() -> str:
-    """Make a URL-safe secret of 32 random bytes, 64 hexadecimal digits."""
-    return secrets.token_hex(32)
-
-
 def hash_secret(secret: str) -> str:
     """Hash a high-entropy secret for lookup: SHA-256, hexadecimal. Not for passwords."""
     return hashlib.sha256(secret.encode()).hexdigest()

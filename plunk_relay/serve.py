@@ -145,6 +145,7 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
         _notify("STOPPING=1")
         await asyncio.gather(*(door.stop(grace) for door in doors))
         stop_workers.set()
+    await request_log.flush(relay)  # requests that ended during the grace
     log.info("stopped")
 
 
@@ -163,6 +164,11 @@ def _announce(relay: Relay, http_port: int, smtp_ports: dict[str, int]) -> None:
     settings = relay.settings
     if settings.smtp.inbound_port and "inbound_port" in settings.smtp.model_fields_set:
         log.warning("inbound mail is not served in this version", port=settings.smtp.inbound_port)
+    if settings.delivery.route != "capture" and "." not in relay.hostname:
+        log.warning(
+            "smtp.hostname is no full name: set it to the name that this machine's reverse DNS gives",
+            hostname=relay.hostname,
+        )
     log.info("ready", version=__version__, http=f"{settings.http.host}:{http_port}", **smtp_ports)
     _notify("READY=1")
 

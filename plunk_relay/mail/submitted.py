@@ -1,7 +1,7 @@
 """What must change in a message that an application submitted? Very little (RFC 6409): its MIME and headers are kept.
 
 Bcc and our own `X-Plunk-*` options are taken out, Date and Message-ID added when missing, a Received line put in front;
-every other byte stays. Only the header block is parsed, and the body is copied once.
+every other byte stays, unless a line is too long for SMTP. Only the header block is parsed, and the body is copied once.
 """
 
 import re
@@ -11,6 +11,7 @@ from datetime import datetime
 from email.utils import format_datetime
 
 from plunk_relay.mail.address import Mailbox, decode_words, parse_mailboxes
+from plunk_relay.mail.line_length import LineTooLongError, has_long_lines, shorten_lines
 
 _REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _NEEDED = (b"date", b"message-id")
@@ -52,6 +53,7 @@ def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date:
 
     `received` is a whole Received field with its CRLF; `message_id` (without brackets) is used when there is none.
     """
+    raw = _with_short_lines(raw)
     end = measure_headers(raw)
     fields = _split(bytes(raw[:end]))
     values: dict[bytes, list[str]] = {}
@@ -77,6 +79,13 @@ def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date:
         },
         received_count=len(values.get(b"received", [])),
     )
+
+
+def _with_short_lines(raw: bytearray) -> bytearray:
+    try:
+        return bytearray(shorten_lines(bytes(raw))) if has_long_lines(raw) else raw
+    except LineTooLongError as error:
+        raise MalformedMessage(str(error)) from None
 
 
 def _split(head: bytes) -> list[tuple[bytes, bytes]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from plunk_relay.db.tables import memberships, projects
+from plunk_relay.ids import same_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ _COLUMNS = [
     )
 ]
 _SELECT = sa.select(*_COLUMNS)
-_BY_KEY = sa.select(
-    projects.c.id, projects.c.disabled, (projects.c.secret_hash == sa.bindparam("hash")).label("is_secret")
-).where((projects.c.secret_hash == sa.bindparam("hash")) | (projects.c.public_hash == sa.bindparam("hash")))
+_BY_KEY = sa.select(projects.c.id, projects.c.disabled, projects.c.secret_hash, projects.c.public_hash).where(
+    (projects.c.secret_hash == sa.bindparam("hash")) | (projects.c.public_hash == sa.bindparam("hash"))
+)
 
 
 def insert_project(
@@ -98,9 +99,11 @@ def list_projects(tx: sa.Connection, *, after_id: str = "", limit: int = 1000) -
 
 
 def find_key_owner(tx: sa.Connection, key_hash: str) -> tuple[str, Literal["secret", "public"], bool] | None:
-    """Return (project id, kind of key, disabled) of the key with this SHA-256, or None."""
+    """Return (project id, kind of key, disabled) of the key with this SHA-256, or None; compared in constant time."""
     row = tx.execute(_BY_KEY, {"hash": key_hash}).one_or_none()
-    return (row.id, "secret" if row.is_secret else "public", row.disabled) if row else None
+    if row is None:
+        return None
+    return row.id, "secret" if same_secret(key_hash, row.secret_hash) else "public", row.disabled
 
 
 def replace_keys(tx: sa.Connection, project_id: str, *, public: StoredKey, secret: StoredKey, now: datetime) -> None:

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from contextlib import closing
+from email import message_from_bytes
 from email.message import EmailMessage
 
 import pytest
@@ -25,6 +26,13 @@ async def test_what_is_stored_is_what_was_sent_byte_for_byte(site: Site) -> None
     trace, kept = _split_trace(mail.content)
     assert kept == sent
     assert trace[2] == mail.queue_id.encode()
+
+
+async def test_a_line_too_long_for_smtp_is_encoded_and_the_text_stays(site: Site) -> None:
+    assert await submit(site, b"From: app@acme.test\r\nSubject: long\r\n\r\n" + b"long " * 500 + b"\r\n") == (250, "")
+    [mail] = await site.stored()
+    assert max(map(len, mail.content.split(b"\r\n"))) <= 998
+    assert message_from_bytes(mail.content).get_payload(decode=True) == b"long " * 500 + b"\r\n"
 
 
 async def test_a_structured_message_keeps_its_structure(site: Site) -> None:
@@ -202,7 +210,7 @@ def _odd_message() -> bytes:
         b"message-id: <own@acme.test>\r\n"
         b"date: Mon, 02 Mar 2026 10:00:00 +0100\r\n"
         b"\r\n"
-        b"\r\nTrailing spaces   \r\n\t\r\n.\r\n.dot\r\n" + b"long " * 500 + b"\r\n\xff\xfe\r\n\r\n\r\n"
+        b"\r\nTrailing spaces   \r\n\t\r\n.\r\n.dot\r\n" + b"long " * 199 + b"\r\n\xff\xfe\r\n\r\n\r\n"
     )
 
 
