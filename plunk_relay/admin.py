@@ -44,9 +44,7 @@ class AdminSocket:
             raise SetupError(f"cannot make the admin socket {self._path}: {error.strerror or error}") from error
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Answer commands until `stop`."""
-        if self._server is None:
-            await self.open()
+        """Answer commands until `stop`; after `open`."""
         assert self._server is not None  # noqa: S101  open() set it
         async with self._server:
             await stop.wait()

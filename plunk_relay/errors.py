@@ -1,7 +1,8 @@
 """What can go wrong, and how is each case told? One tree; one handler per door turns it into an answer.
 
     RelayError                       code                          HTTP  SMTP
-    ├─ SetupError                    (command line: one line, exit 1 or 2)
+    ├─ SetupError                    (command line: one line, exit 1)
+    │  └─ UsageError                 (command line: one line, exit 2)
     ├─ ValidationFailed              VALIDATION_ERROR              422   554 5.6.0   fields, each with its own message
     ├─ MalformedBody                 VALIDATION_ERROR              400   -
     ├─ TemplateFailed                VALIDATION_ERROR              400   554 5.6.0   line and column

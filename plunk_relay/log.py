@@ -19,8 +19,7 @@ _SECRET_WORDS = ("password", "secret", "authorization", "token", "private_key", 
 def configure_logging(log_format: LogFormat, level: str) -> None:
     """Set up structlog and the standard library's logging; `auto` picks console on a terminal, else json."""
     chosen = log_format if log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
-    # Plain tracebacks: the other kind shows local variables, and these may be bodies and keys.
-    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer()
     factory: Callable[..., Any] = structlog.PrintLoggerFactory(sys.stderr)
     if chosen == "json":
         renderer = structlog.processors.JSONRenderer(serializer=_dump_json)
@@ -31,7 +30,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _drop_secrets,
-            structlog.processors.format_exc_info,
+            structlog.processors.format_exc_info,  # as text: the renderer's own way shows local variables
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -63,7 +63,8 @@ def render_config() -> str:
     lines = [
         "# Plunk Relay configuration. Every setting is shown with its default; uncomment what you change.",
         "# Each can also be given as environment variable PLUNK_RELAY_SECTION__KEY, and each secret as <key>_file:",
-        "# the path of a file that holds it.",
+        "# the path of a file that holds it. An empty text sets nothing; a list of the environment is JSON, or words with",
+        "# commas between them.",
     ]
     for section, field in Settings.model_fields.items():
         model = field.annotation

@@ -75,14 +75,26 @@ async def test_writing_goes_on_when_there_is_room_again(full: Database) -> None:
     assert full.failure is None
 
 
-@pytest.mark.parametrize("work", [add_bulk, add_bulk_prepared])
-async def test_a_file_that_became_read_only_is_unavailable(db: Database, work: Callable[[sa.Connection], None]) -> None:
+async def test_a_file_that_became_read_only_is_unavailable(db: Database) -> None:
     await pragma(db, "query_only=ON")
     with pytest.raises(Unavailable):
-        await db.write(work)
+        await db.write(add, "refused")
     await pragma(db, "query_only=OFF")
-    await db.write(work)
-    assert await stored(db) == [BULK]
+    await db.write(add, "later")
+    assert await stored(db) == ["later"]
+
+
+@pytest.mark.parametrize("work", [add_bulk, add_bulk_prepared])
+async def test_a_file_that_becomes_read_only_under_a_unit_is_unavailable_for_the_group(
+    db: Database, work: Callable[[sa.Connection], None]
+) -> None:
+    def write_at_a_bad_moment(tx: sa.Connection) -> None:
+        tx.exec_driver_sql("PRAGMA query_only=ON")
+        work(tx)
+
+    outcomes = await asyncio.gather(db.write(add, "neighbour"), db.write(write_at_a_bad_moment), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    assert await stored(db) == []
 
 
 async def test_a_write_that_the_system_refuses_is_unavailable_and_passes(db: Database, path: Path) -> None:

@@ -32,7 +32,7 @@ class Done:
 
 def run_cli(*arguments: str | Path, stdin: str = "") -> Done:
     """Run `plunk-relay` with arguments; nothing but its exit status and its two streams gets out."""
-    with _outside_kept(), _streams(stdin) as (out, err):
+    with outside_kept(), own_streams(stdin) as (out, err):
         try:
             main([str(argument) for argument in arguments])
             code = 0
@@ -42,7 +42,7 @@ def run_cli(*arguments: str | Path, stdin: str = "") -> Done:
 
 
 @contextmanager
-def _outside_kept() -> Iterator[None]:
+def outside_kept() -> Iterator[None]:
     """Give the process its logging and its file mode back."""
     config, root = structlog.get_config(), logging.getLogger()
     handlers, level, mask = root.handlers, root.level, os.umask(0o022)
@@ -56,7 +56,7 @@ def _outside_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _streams(stdin: str) -> Iterator[tuple[io.TextIOWrapper, io.TextIOWrapper]]:
+def own_streams(stdin: str) -> Iterator[tuple[io.TextIOWrapper, io.TextIOWrapper]]:
     kept = sys.stdin, sys.stdout, sys.stderr
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     sys.stdin, sys.stdout, sys.stderr = io.StringIO(stdin), out, err

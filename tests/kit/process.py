@@ -7,9 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tests.kit.cli import Done, run_cli
 
 _STARTING_SECONDS = 20.0
 
@@ -53,34 +58,67 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
-    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a `plunk-relay` command with this configuration."""
-        line = [sys.executable, "-m", "plunk_relay", *arguments, "--config", str(self.config)]
+    def command(self, *arguments: str, check: bool = True, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a `plunk-relay` command with this configuration; `under` is a program that runs it."""
+        line = [*under, sys.executable, "-m", "plunk_relay", *arguments, "--config", str(self.config)]
         return subprocess.run(line, capture_output=True, text=True, timeout=60, check=check)
 
     def setup(self, *, project: str = "acme", domain: str = "example.com") -> dict[str, Any]:
         """Make a user, a project and a trusted domain; return what `setup --json` prints."""
         arguments = ["setup", "--email", "op@example.com", "--password", "password", "--project", project]
-        done = self.command(*arguments, "--domain", domain, "--trust", "--json")
-        made: dict[str, Any] = json.loads(done.stdout)
+        made: dict[str, Any] = self._run(*arguments, "--domain", domain, "--trust", "--json").json()
         return made
 
     def audit(self) -> dict[str, Any]:
         """Return the ledger."""
-        ledger: dict[str, Any] = json.loads(self.command("audit", "--json", check=False).stdout)
+        ledger: dict[str, Any] = json.loads(self._run("audit", "--json").out)
         return ledger
 
-    def start(self) -> None:
-        """Start and wait until it is ready."""
+    def queue(self) -> list[dict[str, Any]]:
+        """Return the deliveries, newest first."""
+        listed: list[dict[str, Any]] = self._run("queue", "list", "--json").json()
+        return listed
+
+    def _run(self, *arguments: str) -> Done:
+        """Run a command in this process, in a thread: the test may have a loop of its own."""
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(run_cli, *arguments, "--config", self.config).result()
+
+    def start(self, *, under: Sequence[str] = (), **environment: str) -> None:
+        """Start and wait until it is ready; `under` is a program that runs it, such as `strace -D`."""
         with self.log.open("ab") as log:
             place = log.tell()
-            line = [sys.executable, "-m", "plunk_relay", "serve", "--config", str(self.config)]
-            self._process = subprocess.Popen(line, stderr=log, stdout=log)
+            line = [*under, sys.executable, "-m", "plunk_relay", "serve", "--config", str(self.config)]
+            self._process = subprocess.Popen(line, stderr=log, stdout=log, env={**os.environ, **environment})
         deadline = time.monotonic() + _STARTING_SECONDS
         while b'"ready"' not in self.log.read_bytes()[place:]:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the server did not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the log so far, a line an entry; what is no JSON is left out."""
+        found = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in found]
+
+    def wait_for_line(self, event: str, **values: Any) -> dict[str, Any]:
+        """Return the first line of the log with this event and these values, waiting for it."""
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while time.monotonic() < deadline:
+            for line in self.lines():
+                if line.get("event") == event and values.items() <= line.items():
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"the log does not say `{event}`: {self.log.read_text()[-2000:]}")
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself; return the exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout=30)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -101,6 +139,18 @@ class ServerProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
             body: bytes = answer.read()
             return body
+
+    def ask(self, path: str, *, key: str | None = None, body: object = None) -> tuple[int, dict[str, Any]]:
+        """Ask the API, with POST when there is a body; return the status and the JSON of the answer."""
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=data, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
 
     def __enter__(self) -> "ServerProcess":
         return self

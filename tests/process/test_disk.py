@@ -1,0 +1,177 @@
+"""What does the server do when the disk is full, or fails?"""
+
+import os
+import smtplib
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.kit.process import ServerProcess
+from tests.kit.tools import _miss, require_tool
+
+pytestmark = pytest.mark.slow
+MESSAGE = "From: app@example.com\r\nTo: user@example.org\r\nSubject: Hello\r\n\r\n" + "A line of text.\r\n" * 2000
+SEND = {"from": "app@example.com", "to": "user@example.org", "subject": "Hello", "body": "<p>Text.</p>" * 2000}
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 12 MB."""
+    if os.geteuid() != 0:
+        _miss("only root may mount a small file system")
+    place = tmp_path / "volume"
+    place.mkdir()
+    mount = [require_tool("mount"), "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        _miss("no file system can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run([require_tool("umount"), "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_refused_at_both_doors_and_recovers_by_itself(tmp_path: Path, volume: Path) -> None:
+    with _server(tmp_path, volume, minimum_free_megabytes=0) as server:
+        key = server.setup()["project"]["secret"]
+        server.start()
+        assert _submit(server, key) == 250
+        ballast = _fill(volume)
+        accepted = 1
+        while (code := _submit(server, key)) == 250:  # what was still free in the file and its journal
+            accepted += 1
+        assert code == 452
+        status, answer = server.ask("/v1/send", key=key, body=SEND)
+        assert status == 503
+        assert answer["success"] is False
+        ballast.unlink()
+        assert _submit(server, key) == 250
+        assert server.ask("/v1/send", key=key, body=SEND)[0] == 200
+        ledger = server.audit()
+        assert (ledger["accepted"], ledger["balanced"]) == (accepted + 2, True)
+        assert server.terminate() == 0
+        assert "Traceback" not in server.log.read_text()
+        assert server.audit() == ledger
+
+
+def test_nothing_is_accepted_below_the_reserve_and_it_says_why(tmp_path: Path, volume: Path) -> None:
+    with _server(tmp_path, volume, minimum_free_megabytes=3) as server:
+        key = server.setup()["project"]["secret"]
+        server.start()
+        ballast = _fill(volume, leave=2_500_000)
+        _wait_until_ready_is(server, 503)
+        status, answer = server.ask("/ready")
+        assert (status, answer["ready"]) == (503, False)
+        assert answer["reasons"] == [f"only 2 MB are free in {volume}; limits.minimum_free_megabytes is 3"]
+        assert _submit(server, key) == 452
+        assert server.ask("/v1/send", key=key, body=SEND)[0] == 503
+        ballast.unlink()
+        _wait_until_ready_is(server, 200)
+        assert _submit(server, key) == 250
+        assert server.audit()["accepted"] == 1
+        assert server.terminate() == 0
+
+
+def test_a_server_stops_cleanly_although_the_disk_is_full(tmp_path: Path, volume: Path) -> None:
+    with _server(tmp_path, volume, minimum_free_megabytes=0) as server:
+        key = server.setup()["project"]["secret"]
+        server.start()
+        _fill(volume)
+        while _submit(server, key) == 250:
+            pass
+        assert server.terminate() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_server_that_starts_on_a_full_disk_is_one_line_and_1(tmp_path: Path, volume: Path) -> None:
+    server = _server(tmp_path, volume, minimum_free_megabytes=0)
+    server.setup()
+    _fill(volume)
+    done = server.command("serve", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("plunk-relay: cannot open the database ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_after_a_failed_sync_nothing_is_accepted_and_it_says_so(tmp_path: Path) -> None:
+    """What the kernel did not write may be gone, whatever a second fsync says; so there is no second one."""
+    with ServerProcess(tmp_path, delivery={"route": "capture"}) as server:
+        key = server.setup()["project"]["secret"]
+        server.start()
+        assert _submit(server, key) == 250
+        server.wait_for_line("delivered")
+        with _failing(server, "fsync,fdatasync"):
+            assert _submit(server, key) == 452
+        assert server.wait_for_line("writes stopped")["level"] == "critical"
+        status, answer = server.ask("/ready")
+        assert status == 503
+        assert "restart the relay when the disk is repaired" in answer["reasons"][0]
+        assert _submit(server, key) == 452
+        assert server.ask("/v1/send", key=key, body=SEND)[0] == 503
+        assert server.terminate() == 0
+        server.start()
+        assert _submit(server, key) == 250
+        ledger = server.audit()
+        assert ledger["balanced"]
+        assert ledger["accepted"] in (2, 3)  # the one that was refused may be there, as a mail can go twice
+
+
+def _server(directory: Path, volume: Path, *, minimum_free_megabytes: int) -> ServerProcess:
+    return ServerProcess(
+        directory,
+        server={"data_dir": str(volume)},
+        delivery={"route": "mx", "resolvers": ["127.0.0.1:9"], "retry_minutes": [60]},
+        limits={"minimum_free_megabytes": minimum_free_megabytes},
+    )
+
+
+def _submit(server: ServerProcess, key: str) -> int:
+    """Submit a message; return the code of the reply that decided."""
+    with smtplib.SMTP("127.0.0.1", server.smtp_port, timeout=20) as session:
+        session.login("plunk", key)
+        try:
+            session.sendmail("app@example.com", ["user@example.org"], MESSAGE)
+        except smtplib.SMTPRecipientsRefused as refused:
+            return next(iter(refused.recipients.values()))[0]
+        except smtplib.SMTPResponseException as refused:
+            return refused.smtp_code
+    return 250
+
+
+def _fill(volume: Path, *, leave: int = 0) -> Path:
+    """Fill a file system but for some bytes; return the file that does."""
+    ballast = volume / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while (room := os.statvfs(volume)).f_bavail * room.f_frsize > leave:
+            file.write(bytes(room.f_frsize))
+    return ballast
+
+
+def _wait_until_ready_is(server: ServerProcess, status: int) -> None:
+    deadline = time.monotonic() + 20
+    while server.ask("/ready")[0] != status:
+        assert time.monotonic() < deadline, f"/ready does not become {status}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def _failing(server: ServerProcess, calls: str) -> Iterator[None]:
+    """Let system calls of the server fail with EIO."""
+    inject = [require_tool("strace"), "-f", "-qq", "-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO"]
+    with subprocess.Popen([*inject, "-p", str(server.pid), "-o", "/dev/null"], stderr=subprocess.PIPE) as tracer:
+        try:
+            _wait_until_traced(server)
+            yield
+        finally:
+            tracer.terminate()
+            tracer.wait(timeout=20)
+
+
+def _wait_until_traced(server: ServerProcess) -> None:
+    deadline = time.monotonic() + 20
+    while any("TracerPid:\t0\n" in path.read_text() for path in Path(f"/proc/{server.pid}/task").glob("*/status")):
+        assert time.monotonic() < deadline, "strace may not trace here"
+        time.sleep(0.02)
