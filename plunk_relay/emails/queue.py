@@ -254,7 +254,8 @@ def _release(tx: sa.Connection, where: sa.ColumnElement[bool], now: datetime) ->
     return tx.execute(sa.update(deliveries).where(where).values(due_at=now, lease_owner=None)).rowcount
 
 
-def delete_old_attempts(tx: sa.Connection, *, before: datetime, limit: int = 5000) -> int:
-    """Remove a batch of conversations from before a moment; return how many. Ids are ordered by time."""
-    old = sa.select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.id).limit(limit)
-    return tx.execute(sa.delete(attempts).where(attempts.c.id.in_(old))).rowcount
+def delete_old_attempts(tx: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
+    """Remove those of the oldest conversations that are from before a moment; return how many. Ids are ordered by time."""
+    oldest = sa.select(attempts.c.id).order_by(attempts.c.id).limit(limit)
+    where = attempts.c.id.in_(oldest) & (attempts.c.started_at < before)
+    return tx.execute(sa.delete(attempts).where(where)).rowcount

@@ -1,9 +1,8 @@
 """What may anybody open? One-click unsubscribe (RFC 8058) and the pages to unsubscribe, subscribe and manage."""
 
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import jinja2
 from pydantic import Field
 
 from plunk_relay.ids import is_id
@@ -12,6 +11,9 @@ from plunk_relay.public.actions import Visit
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Answer, ApiModel, Endpoint, endpoint
+
+if TYPE_CHECKING:
+    import jinja2
 
 _TAG = "Public pages"
 _POLICY = (
@@ -109,7 +111,9 @@ def _render(values: dict[str, str]) -> Answer:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template() -> "jinja2.Template":
+    import jinja2  # noqa: PLC0415  2 MB that a server without readers does not need
+
     environment = jinja2.Environment(loader=jinja2.PackageLoader("plunk_relay.public", "."), autoescape=True)
     return environment.get_template("page.html.jinja")
 

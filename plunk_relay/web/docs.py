@@ -2,10 +2,12 @@
 
 import json
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    import jinja2
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 
@@ -22,7 +24,9 @@ def render_docs(document: dict[str, Any]) -> bytes:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template() -> "jinja2.Template":
+    import jinja2  # noqa: PLC0415  2 MB that a server without readers does not need
+
     environment = jinja2.Environment(loader=jinja2.PackageLoader("plunk_relay.web", "."), autoescape=True)
     environment.filters["code"] = _mark_code
     return environment.get_template("docs.html.jinja")

@@ -59,10 +59,11 @@ def delete_expired_keys(tx: sa.Connection, *, now: datetime) -> int:
     return tx.execute(sa.delete(idempotency_keys).where(idempotency_keys.c.expires_at <= now)).rowcount
 
 
-def delete_old_requests(tx: sa.Connection, *, before: datetime, limit: int = 5000) -> int:
-    """Remove a batch of log lines from before a moment; return how many. Ids are ordered by time."""
-    old = sa.select(api_requests.c.id).where(api_requests.c.created_at < before).order_by(api_requests.c.id).limit(limit)
-    return tx.execute(sa.delete(api_requests).where(api_requests.c.id.in_(old))).rowcount
+def delete_old_requests(tx: sa.Connection, *, before: datetime, limit: int = 1000) -> int:
+    """Remove those of the oldest log lines that are from before a moment; return how many. Ids are ordered by time."""
+    oldest = sa.select(api_requests.c.id).order_by(api_requests.c.id).limit(limit)
+    where = api_requests.c.id.in_(oldest) & (api_requests.c.created_at < before)
+    return tx.execute(sa.delete(api_requests).where(where)).rowcount
 
 
 def insert_requests(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:

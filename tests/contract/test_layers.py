@@ -26,7 +26,6 @@ HOMES = {
     "liquid": ["mail/*", "templates/*"],
     "prometheus_client": ["web/*", "app.py"],
     "pydantic": ["settings.py", "cli/config.py", "web/*", "*/api.py", "*/request.py"],
-    "pydantic_settings": ["settings.py"],
     "sqlalchemy": ["db/*", "*/queries.py", "emails/queue.py", "segments/filters.py"],
     "starlette": ["web/*", "app.py", "dashboard/*", "public/*"],
     "structlog": ["log.py"],

@@ -105,7 +105,7 @@ async def test_a_mail_whose_time_is_over_when_its_turn_comes_is_not_tried(
 
 async def test_the_schedule_and_the_lifetime_are_settings(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
     peer.script = GREYLISTING
-    async with running_outbox(prepared, tmp_path, port=peer.port, retry_minutes=[0.5, 3], lifetime_hours=0.1) as outbox:
+    async with running_outbox(prepared, tmp_path, port=peer.port, retry_minutes=[0.5, 3], lifetime_hours=0.09) as outbox:
         [queued] = await outbox.send("ann@example.org")
         waits = []
         for _ in range(2):

@@ -93,6 +93,7 @@ class ServerProcess:
         deadline = time.monotonic() + _STARTING_SECONDS
         while b'"ready"' not in self.log.read_bytes()[place:]:
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
                 raise AssertionError(f"the server did not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)
 
