@@ -79,7 +79,7 @@ class PipelineProtocol(asyncio.Protocol):
         if self._failure is not None:
             return
         self._buffer += data
-        while self._failure is None and (end := self._buffer.find(b"\n")) >= 0:
+        while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[: end + 1])
             del self._buffer[: end + 1]
             self._take_line(line.rstrip(b"\r\n").decode("utf-8", "replace"))

@@ -152,15 +152,15 @@ class Connection:
         return Transaction(outcomes)
 
     async def close(self) -> None:
-        """Say QUIT and leave; never raises. A peer that does not answer is left at once."""
+        """Say QUIT and leave; never raises. A peer that does not answer soon is left without an answer."""
         try:
             if self._pipeline.failure is None:
                 self._pipeline.write(b"QUIT\r\n")
                 await self._pipeline.read(1, self._timeouts.farewell)
-            self._pipeline.close()
         except (ConnectionError, TimeoutError):
-            self._pipeline.abort()
+            pass
         finally:
+            self._pipeline.close()
             self._smtp.close()
 
     def abort(self) -> None:

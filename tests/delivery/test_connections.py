@@ -189,7 +189,7 @@ async def test_all_destinations_together_get_as_many_connections_as_the_setting_
 
 
 async def test_an_idle_connection_makes_room_for_another_destination(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
-    async with running_outbox(prepared, tmp_path, port=peer.port, concurrency=1) as outbox:
+    async with running_outbox(prepared, tmp_path, port=peer.port, concurrency=1, connection_idle_seconds=1000) as outbox:
         set_exchangers(outbox.dns, "other.example", "127.0.0.1")
         for recipient in ("ann@example.org", "bob@other.example", "ann@example.org"):
             [delivery_id] = await outbox.submit(recipient)

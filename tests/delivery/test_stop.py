@@ -148,18 +148,24 @@ async def test_taking_over_leaves_what_nobody_had(outbox: Outbox) -> None:
     assert await outbox.delivery(delivery_id) == before
 
 
-async def test_a_mail_that_waits_longer_than_its_lease_does_not_go_twice(outbox: Outbox, peer: Peer) -> None:
-    peer.script = Script(dot="wait + 250 2.0.0 taken")
-    [delivery_id] = await outbox.submit()
-    await outbox.claim()
-    await peer.until(lambda peer: peer.received)
-    outbox.clock.advance(minutes=31)
-    await outbox.claim()
-    assert (await outbox.delivery(delivery_id))["due_at"] == outbox.clock.now() + LEASE
-    peer.let_go()
-    await outbox.deliver()
-    assert await outbox.state(delivery_id) == DELIVERED
-    assert len(peer.received) == 1
+@pytest.mark.parametrize("script", [Script(banner="wait + 220 mx.test"), Script(dot="wait + 250 2.0.0 taken")])
+async def test_a_mail_that_waits_longer_than_its_lease_does_not_go_twice(
+    prepared: Prepared, tmp_path: Path, peer: Peer, script: Script
+) -> None:
+    peer.script = script
+    async with running_outbox(prepared, tmp_path, port=peer.port, per_destination=1) as outbox:
+        [delivery_id] = await outbox.submit("ann@example.org")
+        await outbox.claim()
+        await peer.until(lambda peer: peer.received if script.banner == Script().banner else peer.sessions)
+        outbox.clock.advance(minutes=31)
+        await outbox.claim()
+        assert (await outbox.delivery(delivery_id))["due_at"] == outbox.clock.now() + LEASE
+        await outbox.submit("bob@example.org")  # waits behind everything in the lane
+        peer.let_go()
+        await outbox.deliver()
+        assert [received.recipients for received in peer.taken] == [("ann@example.org",), ("bob@example.org",)]
+        row = await outbox.delivery(delivery_id)
+        assert (row["state"], row["attempts"], row["unknown_outcomes"]) == ("DELIVERED", 1, 0)
 
 
 async def test_marks_of_what_could_not_be_recorded_stay(outbox: Outbox) -> None:
