@@ -111,7 +111,12 @@ def judge(finished: Finished, schedule: RetrySchedule, *, now: datetime) -> Verd
         case Failed(text):
             return Verdict("FAILED", "FAILED", "failed", text, now, counted=0)
         case Expired():
-            return Verdict("EXPIRED", "FAILED", "expired", "Not delivered within its lifetime", now, counted=0)
+            text = (
+                "Maybe delivered: an attempt had no reply"
+                if claimed.unknown_outcomes
+                else "Not delivered within its lifetime"
+            )
+            return Verdict("EXPIRED", "FAILED", "expired", text, now, counted=0)
         case Uncounted(text):
             return Verdict("QUEUED", "PENDING", "deferred", text, now, counted=0)
         case Unknown(text) if claimed.never_twice:

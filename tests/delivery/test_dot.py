@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,16 @@ async def test_a_mail_without_a_reply_expires_as_maybe_delivered(outbox: Outbox,
     while (await outbox.delivery(delivery_id))["state"] == "QUEUED":
         await outbox.deliver()
         outbox.clock.advance(hours=2)
+    assert await outbox.state(delivery_id) == ("EXPIRED", "FAILED")
+    assert "Maybe delivered" in (await outbox.email(delivery_id))["error"]
+
+
+async def test_a_mail_whose_time_ends_between_attempts_is_maybe_delivered_too(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(dot="close")
+    [delivery_id] = await outbox.submit(lifetime=timedelta(hours=1))
+    await outbox.deliver()
+    outbox.clock.advance(hours=1)
+    await outbox.deliver()
     assert await outbox.state(delivery_id) == ("EXPIRED", "FAILED")
     assert "Maybe delivered" in (await outbox.email(delivery_id))["error"]
 
