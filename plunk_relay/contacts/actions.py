@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from plunk_relay.contacts import queries
 from plunk_relay.contacts.merge import merge_data
@@ -66,29 +66,25 @@ def _merge(tx: "sa.Connection", existing: Contact, change: ContactChange, *, now
 
 
 def set_subscription(
-    tx: "sa.Connection", contact: Contact, *, subscribed: bool, email_id: str | None, now: datetime
+    tx: "sa.Connection",
+    contact: Contact,
+    *,
+    subscribed: bool,
+    email_id: str | None,
+    now: datetime,
+    reason: Literal["bounce", "complaint"] | None = None,
 ) -> Contact:
-    """Set the subscription as the contact asked; only a flip is written and recorded as an event."""
+    """Set the subscription; only a flip is written and recorded as an event. `reason` None: the contact asked for it."""
     if contact.subscribed == subscribed:
         return contact
-    record_events(tx, [_flip(contact, subscribed, email_id=email_id, now=now)])
-    return _write_subscription(tx, contact, subscribed, now=now)
-
-
-def end_subscription(tx: "sa.Connection", contact: Contact, *, now: datetime) -> None:
-    """Unsubscribe after a bounce or complaint; the mail's own event tells of it, so this records none."""
-    if contact.subscribed:
-        _write_subscription(tx, contact, False, now=now)
-
-
-def _write_subscription(tx: "sa.Connection", contact: Contact, subscribed: bool, *, now: datetime) -> Contact:
+    record_events(tx, [_flip(contact, subscribed, email_id=email_id, reason=reason, now=now)])
     queries.update_contact(tx, contact.id, data=contact.data, subscribed=subscribed, now=now)
     return replace(contact, subscribed=subscribed, updated_at=now)
 
 
-def _flip(contact: Contact, subscribed: bool, *, email_id: str | None, now: datetime) -> NewEvent:
+def _flip(contact: Contact, subscribed: bool, *, email_id: str | None, now: datetime, reason: str | None = None) -> NewEvent:
     name = "contact.subscribed" if subscribed else "contact.unsubscribed"
-    return NewEvent(contact.project_id, name, contact.id, email_id, None, now)
+    return NewEvent(contact.project_id, name, contact.id, email_id, {"reason": reason} if reason else None, now)
 
 
 def _insert(tx: "sa.Connection", project_id: str, change: ContactChange, *, now: datetime) -> Contact:

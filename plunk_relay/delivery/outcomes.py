@@ -3,7 +3,7 @@
     outcome of the attempt            delivery    mail        events                        contact
     accepted by the recipient's MX    DELIVERED   DELIVERED   email.sent, email.delivery
     accepted by a smarthost           DELIVERED   SENT        email.sent
-    refused, recipient is bad 5.1.x   BOUNCED     BOUNCED     email.bounce                  unsubscribed, without an event
+    refused, recipient is bad 5.1.x   BOUNCED     BOUNCED     email.bounce                  unsubscribed (reason: bounce)
     refused for another reason        BOUNCED     FAILED
     not now (4xx, no connection)      QUEUED      PENDING
     not now, and its time is over     EXPIRED     FAILED
@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from plunk_relay.clock import format_time
-from plunk_relay.contacts.actions import end_subscription
+from plunk_relay.contacts.actions import set_subscription
 from plunk_relay.contacts.queries import find_contact
 from plunk_relay.delivery.queries import update_statuses
 from plunk_relay.delivery.retry import RetrySchedule
@@ -213,4 +213,4 @@ def _event(email: Email, name: str, now: datetime, **extra: str) -> NewEvent:
 def _unsubscribe_bounced(tx: "sa.Connection", email: Email, *, now: datetime) -> None:
     contact = find_contact(tx, email.project_id, email.contact_id)
     if contact is not None:
-        end_subscription(tx, contact, now=now)
+        set_subscription(tx, contact, subscribed=False, reason="bounce", email_id=email.id, now=now)

@@ -5,7 +5,7 @@ from datetime import timedelta
 import httpx2
 import pytest
 
-from plunk_relay.contacts.actions import ContactChange, end_subscription, set_subscription, upsert_contact
+from plunk_relay.contacts.actions import ContactChange, set_subscription, upsert_contact
 from plunk_relay.contacts.queries import find_contact, insert_contact
 from plunk_relay.db.tables import contacts, events
 from plunk_relay.delivery.outcomes import Finished, record
@@ -18,11 +18,13 @@ from tests.kit.relay import Tenant
 from tests.kit.store import rows
 
 
-async def test_bounce_unsubscribes_without_an_event_of_its_own(relay: Relay, http: httpx2.AsyncClient, acme: Tenant) -> None:
+async def test_bounce_unsubscribes_and_the_event_says_why(relay: Relay, http: httpx2.AsyncClient, acme: Tenant) -> None:
     await sent(http, acme, {"subscribed": True})
     await _bounce(relay)
     assert [row["subscribed"] for row in await rows(relay, contacts)] == [False]
-    assert [row["name"] for row in await rows(relay, events)] == ["email.bounce"]
+    [bounce, flip] = await rows(relay, events)
+    assert (bounce["name"], flip["name"], flip["data"]) == ("email.bounce", "contact.unsubscribed", {"reason": "bounce"})
+    assert flip["email_id"] == bounce["email_id"]
 
 
 async def test_bounce_of_an_unsubscribed_contact_changes_nothing(
@@ -53,7 +55,7 @@ async def test_ending_a_subscription_keeps_the_custom_fields(relay: Relay, acme:
     now = relay.clock.now()
     change = ContactChange("ann@example.net", data={"plan": "pro"}, subscribed=True)
     contact, _ = await relay.db.write(upsert_contact, acme.id, change, now=now)
-    await relay.db.write(end_subscription, contact, now=now)
+    await relay.db.write(set_subscription, contact, subscribed=False, email_id=None, now=now)
     [row] = await rows(relay, contacts)
     assert (row["subscribed"], row["data"]) == (False, {"plan": "pro"})
 

@@ -125,11 +125,12 @@ async def test_a_delivery_is_two_events_with_the_documented_data(outbox: Outbox)
     assert email["bounced_at"] is email["error"] is None
 
 
-async def test_a_bad_address_is_one_event_and_unsubscribes_the_contact(outbox: Outbox, peer: Peer) -> None:
+async def test_a_bad_address_is_a_bounce_and_unsubscribes_the_contact(outbox: Outbox, peer: Peer) -> None:
     peer.script = Script(rcpt="550 5.1.1 no such user")
     [delivery_id] = await outbox.submit("ann@example.org")
     await outbox.deliver()
-    [bounce] = await outbox.events()
+    [bounce, flip] = await outbox.events()
+    assert (flip["name"], flip["data"]) == ("contact.unsubscribed", {"reason": "bounce"})
     extra = {"bounceType": "Permanent", "bouncedAt": "2026-03-01T12:00:00.000Z"}
     assert (bounce["name"], bounce["data"]) == ("email.bounce", await _base(outbox, delivery_id) | extra)
     email = await outbox.email(delivery_id)
