@@ -73,7 +73,7 @@ def test_make_binary_makes_a_program_that_needs_no_python(
     program = Path(shutil.copy(clone / "dist" / "plunk-relay", tmp_path))
     with running_dev(lambda options: [str(program), "dev", *options.split()], tmp_path, environment={}) as server:
         assert json.loads(run_shell(server.curl_line, tmp_path))["success"]
-    assert run_shell(f"{program} version", tmp_path).strip() == said.splitlines()[-1]
+    assert run_shell(f"{program} version", tmp_path).strip() in said.splitlines()
     assert list(home.iterdir()) == []
 
 
