@@ -159,7 +159,7 @@ async def test_an_attempt_that_takes_too_long_ends_with_what_is_known(
     prepared: Prepared, tmp_path: Path, peer: Peer, script: Script, outcome: str
 ) -> None:
     peer.script = script
-    async with running_outbox(prepared, tmp_path, port=peer.port, attempt_seconds=0.2) as outbox:
+    async with running_outbox(prepared, tmp_path, port=peer.port, attempt_seconds=1.5) as outbox:
         [delivery_id] = await outbox.submit()
         await outbox.deliver()
         [attempt] = await outbox.attempts(delivery_id)
