@@ -81,15 +81,15 @@ async def test_few_errors_do_not() -> None:
 
 
 async def test_too_many_connections_from_one_address_are_refused(stage: Stage, tmp_path: Path) -> None:
-    async with running_site(stage, tmp_path, max_connections_per_ip=2) as site:
-        async with greeted(site.port), greeted(site.port) as second:
-            async with wire_to(site.port) as third:
-                assert await third.reply() == "421 4.7.0 Too many connections from your address"
-                assert await third.line() is None
+    opening = running_site(stage, tmp_path, max_connections_per_ip=2)
+    async with opening as site, greeted(site.port) as first:
+        async with greeted(site.port):
+            await _check_that_there_is_no_room(site)
             async with greeted(site.port, source="127.0.0.2"):
                 pass
-            assert (await second.ask("NOOP")).startswith("250 ")
-        await _connect_when_there_is_room(site)
+            assert (await first.ask("NOOP")).startswith("250 ")
+        async with _place_when_there_is_room(site):
+            await _check_that_there_is_no_room(site)
 
 
 async def test_a_message_may_take_as_long_again_as_a_session() -> None:
@@ -206,10 +206,18 @@ async def _send_message(wire: Wire) -> str:
     return await wire.reply() or ""
 
 
-async def _connect_when_there_is_room(site: Site) -> None:
-    """Connect until the door has seen that others are gone."""
+async def _check_that_there_is_no_room(site: Site) -> None:
+    async with wire_to(site.port) as wire:
+        assert await wire.reply() == "421 4.7.0 Too many connections from your address"
+        assert await wire.line() is None
+
+
+@asynccontextmanager
+async def _place_when_there_is_room(site: Site) -> AsyncIterator[None]:
+    """Connect until the door has seen that others are gone, and stay."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        greeting: str | None = None
-        while not (greeting or "").startswith("220 "):
+        while True:
             async with wire_to(site.port) as wire:
-                greeting = await wire.reply()
+                if (await wire.reply() or "").startswith("220 "):
+                    yield
+                    return
