@@ -1,1 +1,1 @@
-"""How does mail come in by SMTP? `protocol` speaks it, `listener` listens, `submission` decides and queues."""
+"""How does mail come in by SMTP? `listener` listens, `connection` and `protocol` speak, `submission` decides and queues."""

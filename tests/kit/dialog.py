@@ -1,28 +1,6 @@
-r"""How is a conversation in SMTP written down as a test? As a `.dialog` file, by anybody who knows SMTP.
+"""How is a conversation in SMTP written down as a test? As a `.dialog` file, by anybody who knows SMTP.
 
-    # Remarks begin with #; empty lines are skipped.
-    Set: max_recipients = 2                  a setting of section [smtp], in TOML; before the conversation begins
-    Door: submissions                        the door to knock at: submission (587, the default) or submissions (465)
-
-    S: 220 relay.test *                      the server must say this line; * stands for any text
-    C: EHLO client.test                      the client says this line, and CRLF
-    S: 250-PIPELINING
-    C-raw: NOOP\nNOOP\r\n                    the client sends exactly this: \r \n \t \0 \\ \xHH are single bytes
-    C: <TLS>                                 both begin TLS
-    C: <CLOSE>                               the client will send nothing more, but still listens
-    S: <CLOSED>                              the server has closed the connection
-    Stored: 1                                so many mails must be stored by now, one for each recipient
-
-- `C:` lines that follow each other are sent in one packet.
-- A reply of many lines can be written line by line (`S: 250-...`, from its first line on), or as its last line alone.
-- `$SECRET`, `$PUBLIC`, `$PROJECT` are the keys and the id of the project acme, whose verified domain is acme.test, and
-  pending.test is its unverified one; `$RIVAL_...` are those of a project with rival.test, `$CLOSED_...` of a disabled one
-  with closed.test. `$CERTIFICATE` and `$KEY` name files for `Set: tls_certificate` and `Set: tls_key`.
-- `base64(...)` encodes what is in it, `repeat(text, 5)` stands for the text five times.
-- Every reply must have an enhanced status code of its own class (RFC 2034), except the greeting, the answers to HELO and
-  EHLO, 334 and 354.
-- At the end the player says QUIT, and the server must answer that with 221 and nothing else: so no reply was left over,
-  and the session was still in step. A dialog that ends with `S: <CLOSED>` or `C: <CLOSE>` has its own end.
+The kinds of lines are told in tests/smtp/dialogs/README.
 """
 
 import base64
@@ -68,7 +46,7 @@ class Dialog:
 
 
 def read_dialog(text: str, variables: Mapping[str, str], *, name: str) -> Dialog:
-    """Read a dialog; raises DialogError for a line that is none of the kinds above."""
+    """Read a dialog; raises DialogError for a line of no kind."""
     steps: list[Step] = []
     settings: list[str] = []
     door = "submission"

@@ -1,4 +1,4 @@
-"""Does the submission door keep to the dialogs? Each file in dialogs/ is a conversation; see tests/kit/dialog.py."""
+"""Does the submission door keep to the dialogs? One test a file; dialogs/README tells how to write one."""
 
 import ssl
 from pathlib import Path
