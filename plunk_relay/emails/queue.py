@@ -48,13 +48,19 @@ class Claimed:
 
 _INSERT = Prepared(sa.insert(deliveries))
 _QUEUED = deliveries.c.state == sa.literal_column("'QUEUED'")  # the index of what is due holds these only
-_TURN = sa.tuple_(deliveries.c.priority, deliveries.c.project_id)
-_NEXT_TURN = Prepared(
+_FIRST_TURN = (
     sa.select(deliveries.c.priority, deliveries.c.project_id)
-    .where(_QUEUED, sa.tuple_(sa.bindparam("after_priority"), sa.bindparam("after_project")) < _TURN)
+    .where(_QUEUED)
     .order_by(deliveries.c.priority, deliveries.c.project_id)
     .limit(1)
 )
+# two ranges: SQLite reads through every row of the last turn when asked for (priority, project_id) > (?, ?)
+_NEXT_PROJECT = Prepared(
+    _FIRST_TURN.where(
+        deliveries.c.priority == sa.bindparam("after_priority"), deliveries.c.project_id > sa.bindparam("after_project")
+    )
+)
+_NEXT_PRIORITY = Prepared(_FIRST_TURN.where(deliveries.c.priority > sa.bindparam("after_priority")))
 _DUE_OF_TURN = (
     sa.select(deliveries.c.id)
     .where(
@@ -167,7 +173,7 @@ def _turns(tx: sa.Connection) -> dict[int, list[str]]:
     """Step through the index from one (priority, project) to the next; cost grows with projects, not with mails."""
     turns: dict[int, list[str]] = {}
     at = {"after_priority": -1, "after_project": ""}
-    while found := _NEXT_TURN.fetch(tx, at):
+    while found := _NEXT_PROJECT.fetch(tx, at) or _NEXT_PRIORITY.fetch(tx, at):
         [[priority, project_id]] = found
         turns.setdefault(priority, []).append(project_id)
         at = {"after_priority": priority, "after_project": project_id}
