@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,8 @@ class Message:
     mail_class: str
     template: Template | None
     request: SendRequest
+    tag: str | None = None
+    never_twice: bool = False
 
     @property
     def needs_contact(self) -> bool:
@@ -62,7 +64,13 @@ class Message:
 
 
 async def send_message(
-    relay: Relay, project_id: str, request: SendRequest, *, hold: KeyHold | None = None
+    relay: Relay,
+    project_id: str,
+    request: SendRequest,
+    *,
+    hold: KeyHold | None = None,
+    tag: str | None = None,
+    never_twice: bool = False,
 ) -> list[QueuedMail]:
     """Queue one mail a recipient; all or nothing, and the Idempotency-Key that `hold` holds is settled with them.
 
@@ -71,7 +79,7 @@ async def send_message(
     """
     await _refuse_when_full(relay)
     _check_attachments(relay, request)
-    message = await _resolve(relay, project_id, request)
+    message = replace(await _resolve(relay, project_id, request), tag=tag, never_twice=never_twice)
     await _check_billing(relay, project_id, len(request.to))
     for _ in range(_RENDER_TRIES):
         contacts = await _find_contacts(relay, message)
@@ -328,5 +336,7 @@ class _Draft:
             sender=message.sender.address,
             expires_at=self.now + lifetime,
             template_id=message.template.id if message.template else None,
+            tag=message.tag,
             tracked=request.tracking,
+            never_twice=message.never_twice,
         )

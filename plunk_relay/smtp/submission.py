@@ -159,7 +159,13 @@ class Submission:
     ) -> list[QueuedMail]:
         project_id = client.project_id or ""
         if "template" in message.options:
-            return await send_message(self._relay, project_id, _template_request(envelope, message, sender))
+            return await send_message(
+                self._relay,
+                project_id,
+                _template_request(envelope, message, sender),
+                tag=message.options.get("tag"),
+                never_twice=_switch(message.options.get("never-twice")) or False,
+            )
         now = self._relay.clock.now()
         content = Content(new_id(), project_id, "MIME", message.message)
         recipients = _distinct(envelope.recipients)

@@ -51,6 +51,14 @@ async def test_a_template_takes_the_place_of_the_body(site: Site) -> None:
     }
 
 
+async def test_the_other_options_hold_beside_a_template(site: Site) -> None:
+    template_id = await _add_template(site, site.acme)
+    headers = f"X-Plunk-Template: {template_id}\r\nX-Plunk-Tag: welcome\r\nX-Plunk-Never-Twice: yes\r\n"
+    assert await submit(site, message(headers=headers)) == (250, "")
+    [mail] = await site.stored()
+    assert (mail.template_id, mail.tag, mail.never_twice) == (template_id, "welcome", True)
+
+
 async def test_without_a_subject_the_template_gives_it(site: Site) -> None:
     template_id = await _add_template(site, site.acme, subject="From the template")
     await submit(site, message(subject="", headers=f"X-Plunk-Template: {template_id}\r\n"))
