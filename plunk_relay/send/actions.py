@@ -80,7 +80,7 @@ async def send_message(
     await _refuse_when_full(relay)
     _check_attachments(relay, request)
     message = replace(await _resolve(relay, project_id, request), tag=tag, never_twice=never_twice)
-    await _check_billing(relay, project_id, len(request.to))
+    await check_billing(relay, project_id, len(request.to))
     for _ in range(_RENDER_TRIES):
         contacts = await _find_contacts(relay, message)
         try:
@@ -166,7 +166,8 @@ async def _default_sender(relay: Relay, project_id: str) -> str:
     return f"no-reply@{verified[-1].domain}"
 
 
-async def _check_billing(relay: Relay, project_id: str, recipients: int) -> None:
+async def check_billing(relay: Relay, project_id: str, recipients: int) -> None:
+    """Raise BillingLimitReached when so many mails more would pass the project's monthly cap, if it has one."""
     project = await get_project(relay, project_id)
     limit = project.billing_limit_transactional
     if limit is None:

@@ -18,7 +18,7 @@ from plunk_relay.mail.address import Mailbox, normalize_address
 from plunk_relay.mail.submitted import MalformedMessage, Submitted, measure_headers, prepare_submitted
 from plunk_relay.projects.actions import get_project, identify_key, resolve_project
 from plunk_relay.relay import Relay
-from plunk_relay.send.actions import send_message
+from plunk_relay.send.actions import check_billing, send_message
 from plunk_relay.send.request import SendRequest
 from plunk_relay.smtp.guard import COUNTER_PREFIX, LoginGuard
 from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Envelope
@@ -166,9 +166,10 @@ class Submission:
                 tag=message.options.get("tag"),
                 never_twice=_switch(message.options.get("never-twice")) or False,
             )
+        recipients = _distinct(envelope.recipients)
+        await check_billing(self._relay, project_id, len(recipients))
         now = self._relay.clock.now()
         content = Content(new_id(), project_id, "MIME", message.message)
-        recipients = _distinct(envelope.recipients)
         ids = [queue_id, *(new_id() for _ in recipients[1:])]
         expires_at = now + timedelta(hours=self._relay.settings.delivery.lifetime_hours)
         mails = [

@@ -9,9 +9,11 @@ from email.message import EmailMessage
 import pytest
 
 from plunk_relay.contacts.actions import ContactChange, upsert_contact
+from plunk_relay.db.tables import projects
 from plunk_relay.domains.actions import delete_domain
 from plunk_relay.domains.queries import find_domain_named
 from tests.kit.smtp import Site, greeted, message, submit
+from tests.kit.store import change
 
 _RECEIVED = re.compile(
     rb"Received: by relay\.test \(Plunk Relay\)\r\n\twith (\S+) id (\S+)(?:\r\n\tfor <(\S+)>)?;\r\n\t(.+)\r\n"
@@ -33,6 +35,17 @@ async def test_a_line_too_long_for_smtp_is_encoded_and_the_text_stays(site: Site
     [mail] = await site.stored()
     assert max(map(len, mail.content.split(b"\r\n"))) <= 998
     assert message_from_bytes(mail.content).get_payload(decode=True) == b"long " * 500 + b"\r\n"
+
+
+async def test_mail_beyond_the_monthly_cap_is_refused_for_now(site: Site) -> None:
+    await change(site.relay, projects, site.acme.id, billing_limit_transactional=1)
+    site.relay.memory.forget("projects")
+    assert await submit(site, message(), recipients=["ann@example.net", "bob@example.net"]) == (
+        451,
+        "4.7.1 The project's limit of 1 transactional mails a month is reached.",
+    )
+    assert await site.stored() == []
+    assert await submit(site, message()) == (250, "")
 
 
 async def test_a_structured_message_keeps_its_structure(site: Site) -> None:
