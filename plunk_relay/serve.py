@@ -28,7 +28,7 @@ from plunk_relay.log import get_logger
 from plunk_relay.mail.dns import Resolver
 from plunk_relay.memory import Memory
 from plunk_relay.projects.actions import open_keys
-from plunk_relay.projects.queries import list_projects
+from plunk_relay.projects.queries import ensure_relay_project, list_projects
 from plunk_relay.relay import Relay, Wakes
 from plunk_relay.secretbox import SecretBox
 from plunk_relay.settings import Settings, notify_socket
@@ -79,6 +79,7 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
             started=chosen.monotonic(),
         )
         await _check_secret_key(relay)
+        await db.write(ensure_relay_project, now=chosen.now())
         yield relay
     finally:
         await db.close()

@@ -114,6 +114,7 @@ domains = _table(
     Column("checked_at", Time),  # last look-up; null: never
     _created(),
     _updated(),
+    Column("receiving", Boolean, nullable=False, server_default=sa.false()),  # mail to it is accepted at the inbound door
     Index("domains_project", "project_id", "id"),
     Index("domains_checked", "checked_at", sqlite_where=sa.text("trusted = 0")),
 )
@@ -186,6 +187,17 @@ segment_memberships = _table(
     Column("entered_at", Time, nullable=False),  # start of the present stay
     Column("exited_at", Time),  # end of it; null: inside now
     Index("segment_memberships_contact", "contact_id"),
+)
+
+suppressions = _table(
+    "suppressions",
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),  # whose list
+    Column("address", Text, primary_key=True),  # trimmed and lower-cased, as in contacts
+    Column("reason", Text, nullable=False),  # BOUNCE, COMPLAINT, MANUAL
+    Column("detail", Text),  # the reply or report that caused it, or a note; null: none
+    Column("email_id", Id),  # the mail that caused it, which may be gone; null: entered by hand
+    _created(),
+    Index("suppressions_created", "project_id", "created_at", "address"),
 )
 
 suppression_rules = _table(
@@ -438,6 +450,12 @@ deliveries = _table(
     Column("last_reply", Text),  # the last answer or failure; null: no attempt yet
     Column("finished_at", Time),  # when it became final; null: it is not
     _created(),
+    Column("tls_wish", Text),  # REQUIRED (REQUIRETLS), OPTIONAL (TLS-Required: No), RFC 8689; null: the policies decide
+    Column(
+        "notify", Boolean, nullable=False, server_default=sa.false()
+    ),  # the sender is mailed on failure and delay (RFC 3464)
+    Column("delay_notified_at", Time),  # when the delay notice was queued; null: none was
+    Column("last_address", Text),  # the peer's address to prefer at the next attempt; null: any
     Index("deliveries_due", "priority", "project_id", "due_at", sqlite_where=sa.text("state = 'QUEUED'")),
     Index("deliveries_leased", "lease_owner", sqlite_where=sa.text("lease_owner IS NOT NULL")),
     Index("deliveries_project", "project_id", "state", "id"),
@@ -455,6 +473,8 @@ attempts = _table(
     Column("outcome", Text, nullable=False),  # DELIVERED, DEFERRED, BOUNCED, UNKNOWN
     Column("reply", Text, nullable=False),  # the deciding answer
     Column("conversation", Text, nullable=False),  # both sides' lines with milliseconds, without bodies
+    Column("reply_class", Text),  # recipient, policy, reputation, content, temporary, infrastructure; null: delivered
+    Column("rule", Text),  # name of the rule that classified the reply; null: delivered, or not a reply
     Index("attempts_delivery", "delivery_id"),
 )
 
@@ -483,6 +503,52 @@ events = _table(
     Index("events_name", "project_id", "name", "contact_id", "created_at"),
     Index("events_contact", "contact_id", "id"),
     Index("events_email", "email_id"),
+)
+
+# --- what is known about other servers
+
+provider_states = _table(
+    "provider_states",
+    Column("provider", Text, primary_key=True),  # name in the provider table, or the exchangers' registered domain
+    Column("source_address", Text, primary_key=True),  # our address the state is about; empty: all of them
+    Column("pace", Integer, nullable=False),  # percent of the normal connections and rate
+    Column("paused_until", Time),  # nothing is sent before; null: not paused
+    Column("fallback_since", Time),  # its mail goes by the smarthost from then on; null: it goes directly
+    Column("probe_at", Time),  # when one mail tries the direct way again; null: no fallback
+    Column("reason", Text),  # the reply that caused it; null: none
+    Column("alerted_at", Time),  # when the operator was told; null: not yet
+    _updated(),
+)
+
+warmup_counts = _table(
+    "warmup_counts",
+    Column("source_address", Text, primary_key=True),  # our address
+    Column("provider", Text, primary_key=True),  # as in provider_states
+    Column("day", Text, primary_key=True),  # YYYY-MM-DD UTC
+    Column("sent", Integer, nullable=False),  # messages handed over that day
+)
+
+mta_sts_policies = _table(
+    "mta_sts_policies",
+    Column("domain", Text, primary_key=True),  # the policy domain, A-labels
+    Column("policy_id", Text, nullable=False),  # id of the TXT record the policy was fetched for
+    Column("policy", Text),  # the policy file as served; null: the last fetch gave no valid one
+    Column("fetched_at", Time, nullable=False),  # last try
+    Column("expires_at", Time, nullable=False),  # max_age after the fetch: not valid from then on
+    Index("mta_sts_policies_expiry", "expires_at"),
+)
+
+tls_results = _table(
+    "tls_results",
+    Column("day", Text, primary_key=True),  # YYYY-MM-DD UTC
+    Column("domain", Text, primary_key=True),  # the policy domain, A-labels
+    Column("kind", Text, primary_key=True),  # sts, tlsa, no-policy-found
+    Column("result", Text, primary_key=True),  # success, or the failure type of RFC 8460 4.3
+    Column("sending_address", Text, primary_key=True),  # our address; empty: unknown
+    Column("mx_host", Text, primary_key=True),  # the exchanger; empty: none was reached
+    Column("receiving_address", Text, primary_key=True),  # its address; empty: none was reached
+    Column("policy", Text, primary_key=True),  # the policy's lines; empty: none
+    Column("sessions", Integer, nullable=False),  # how many
 )
 
 # --- the HTTP door's own books

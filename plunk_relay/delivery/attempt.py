@@ -19,7 +19,8 @@ from plunk_relay.errors import NotFound, RelayError
 from plunk_relay.log import get_logger
 from plunk_relay.mail.conversation import Conversation
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Reply, Unknown
-from plunk_relay.mail.transport import Connection, ConnectionFailed, Envelope, Peer, Timeouts, Transaction
+from plunk_relay.mail.session import ConnectionFailed, Peer, Timeouts
+from plunk_relay.mail.transport import Connection, Envelope, Transaction
 from plunk_relay.relay import Relay
 
 log = get_logger("delivery")

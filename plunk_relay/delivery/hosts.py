@@ -7,7 +7,7 @@ from plunk_relay.delivery.routes import RoutePlan, Smarthost
 from plunk_relay.mail.dns import DnsTemporary, NameNotFound
 from plunk_relay.mail.hosts import Found, Later, Refused, find_hosts
 from plunk_relay.mail.outcome import Bounced, Deferred, Reply
-from plunk_relay.mail.transport import Peer
+from plunk_relay.mail.session import Peer
 from plunk_relay.relay import Relay
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from plunk_relay.errors import UsageError
 from plunk_relay.mail.address import to_ascii_domain
-from plunk_relay.mail.transport import TlsMode
+from plunk_relay.mail.session import TlsMode
 from plunk_relay.settings import DeliverySettings
 
 _STARTTLS: Mapping[str, TlsMode] = {"required": "required", "may": "may", "off": "off"}

@@ -53,6 +53,10 @@ class NewMail:
     tag: str | None = None
     tracked: bool | None = None
     never_twice: bool = False
+    tls_wish: str | None = None
+    """REQUIRED or OPTIONAL (RFC 8689); None: the policies decide."""
+    notify: bool = False
+    """The envelope sender hears of failure and delay by mail."""
     priority: int = PRIORITY_TRANSACTIONAL
 
 
@@ -130,5 +134,7 @@ def _delivery_row(mail: NewMail, now: datetime) -> dict[str, Any]:
         "unknown_outcomes": 0,
         "never_twice": mail.never_twice,
         "expires_at": mail.expires_at,
+        "tls_wish": mail.tls_wish,
+        "notify": mail.notify,
         "created_at": now,
     }

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from plunk_relay.db.engine import dump_json
 from plunk_relay.db.portable import insert_if_absent, listed
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import attempts, captured, contents, deliveries, emails
+from plunk_relay.db.tables import attempts, captured, contacts, contents, deliveries, emails, suppressions
 from plunk_relay.emails.queries import EMAIL_COLUMNS, Email
 
 FINAL_STATES = ("DELIVERED", "BOUNCED", "EXPIRED", "SUPPRESSED", "CANCELLED", "FAILED")
@@ -39,6 +39,13 @@ class Claimed:
     never_twice: bool
     expires_at: datetime
     created_at: datetime
+    tls_wish: str | None
+    """REQUIRED, OPTIONAL, or None; see db/tables.py."""
+    notify: bool
+    delay_notified_at: datetime | None
+    last_address: str | None
+    suppressed: str | None
+    """Why the recipient is on the project's suppression list; None: it is not."""
     email: Email
     kind: str | None
     """MIME or HTML; None when the content is gone."""
@@ -94,13 +101,22 @@ _CLAIMED = Prepared(
         deliveries.c.never_twice,
         deliveries.c.expires_at,
         deliveries.c.created_at,
+        deliveries.c.tls_wish,
+        deliveries.c.notify,
+        deliveries.c.delay_notified_at,
+        deliveries.c.last_address,
+        suppressions.c.reason.label("suppressed"),
         contents.c.kind,
         _INLINE.label("content"),
         *(column.label(f"email_{column.name}") for column in EMAIL_COLUMNS),
     )
     .select_from(
-        deliveries.join(emails, emails.c.id == deliveries.c.email_id).outerjoin(
-            contents, contents.c.id == emails.c.content_id
+        deliveries.join(emails, emails.c.id == deliveries.c.email_id)
+        .outerjoin(contents, contents.c.id == emails.c.content_id)
+        .join(contacts, contacts.c.id == emails.c.contact_id)
+        .outerjoin(
+            suppressions,
+            (suppressions.c.project_id == deliveries.c.project_id) & (suppressions.c.address == contacts.c.email),
         )
     )
     .where(deliveries.c.id.in_(listed("ids")))
@@ -216,7 +232,7 @@ def _lease_due(tx: sa.Connection, claim: Claim, priority: int, project_id: str, 
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:
-    head: list[Any] = [*row[:12], Email(*row[14:]), row[12], row[13]]
+    head: list[Any] = [*row[:17], Email(*row[19:]), row[17], row[18]]
     return Claimed(*head)
 
 

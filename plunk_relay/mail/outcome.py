@@ -52,6 +52,15 @@ class Unknown:
 Outcome = Delivered | Deferred | Bounced | Unknown
 
 
+def judge_refusal(reply: Reply) -> Deferred | Bounced:
+    """5xx is for good, 4xx for now; an answer out of place is a temporary error."""
+    if reply.code // 100 == 5:
+        return Bounced(reply)
+    if reply.code // 100 == 4:
+        return Deferred(reply)
+    return Deferred(Reply(451, "4.5.0", f"unexpected reply: {reply}"))
+
+
 def read_reply(code: int, text: str) -> Reply:
     """Make a Reply of what a server sent: control characters out, length bounded, enhanced status split off."""
     clean = sanitize(text)

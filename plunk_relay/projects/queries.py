@@ -10,6 +10,9 @@ import sqlalchemy as sa
 from plunk_relay.db.tables import memberships, projects
 from plunk_relay.ids import same_secret
 
+RELAY_PROJECT_ID = "00000000-0000-7000-8000-000000000000"
+"""Owns what the relay itself sends: delivery status notifications, reports, forwarded postmaster mail. No key opens it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -80,6 +83,13 @@ def insert_project(
     )
 
 
+def ensure_relay_project(tx: sa.Connection, *, now: datetime) -> None:
+    """Make the relay's own project if it is not there yet."""
+    if find_project(tx, RELAY_PROJECT_ID) is None:
+        public, secret = StoredKey("no public key", ""), StoredKey("no secret key", "")
+        insert_project(tx, RELAY_PROJECT_ID, name="Plunk Relay", public=public, secret=secret, now=now)
+
+
 def find_project(tx: sa.Connection, project_id: str) -> Project | None:
     """Look a project up by id."""
     row = tx.execute(_SELECT.where(projects.c.id == project_id)).one_or_none()
@@ -88,12 +98,12 @@ def find_project(tx: sa.Connection, project_id: str) -> Project | None:
 
 def find_projects_named(tx: sa.Connection, name_or_id: str) -> list[Project]:
     """Return the projects with this id or exact name, oldest first."""
-    where = (projects.c.id == name_or_id) | (projects.c.name == name_or_id)
+    where = ((projects.c.id == name_or_id) | (projects.c.name == name_or_id)) & (projects.c.id != RELAY_PROJECT_ID)
     return [_project(row) for row in tx.execute(_SELECT.where(where).order_by(projects.c.id).limit(100))]
 
 
-def list_projects(tx: sa.Connection, *, after_id: str = "", limit: int = 1000) -> list[Project]:
-    """Return projects, oldest first."""
+def list_projects(tx: sa.Connection, *, after_id: str = RELAY_PROJECT_ID, limit: int = 1000) -> list[Project]:
+    """Return projects but the relay's own, oldest first."""
     page = _SELECT.where(projects.c.id > after_id).order_by(projects.c.id).limit(limit)
     return [_project(row) for row in tx.execute(page)]
 

@@ -16,7 +16,7 @@ PACKAGE = repository() / "plunk_relay"
 # Library -> the only modules that may import it at run time.
 HOMES = {
     "aiosmtpd": ["smtp/*"],
-    "aiosmtplib": ["mail/transport.py"],
+    "aiosmtplib": ["mail/session.py"],
     "aiosqlite": ["db/*"],
     "argon2": ["accounts/*"],
     "click": ["cli/*"],

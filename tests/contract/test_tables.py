@@ -11,7 +11,9 @@ from plunk_relay.db import tables
 from plunk_relay.db.tables import metadata
 from plunk_relay.db.types import Time
 
-RELAY_WIDE = {"users", "user_tokens", "projects", "counters", "notes"}
+RELAY_WIDE = {"users", "user_tokens", "projects", "counters", "notes"} | {
+    *("provider_states", "warmup_counts", "mta_sts_policies", "tls_results"),  # about other servers
+}
 SOURCE = inspect.getsource(tables)
 
 

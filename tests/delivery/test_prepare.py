@@ -275,6 +275,11 @@ def _draft(
         kind=kind,
         content=content,
         priority=PRIORITY_TRANSACTIONAL,
+        tls_wish=None,
+        notify=False,
+        delay_notified_at=None,
+        last_address=None,
+        suppressed=None,
     )
     project = Project("project-1", "Acme", "", "", False, None, "ENABLED", "en", None, NOON, NOON)
     identity = Identity("domain-1", "acme.test", True, keys)

@@ -10,8 +10,9 @@ import uvloop
 
 from plunk_relay.mail.conversation import Conversation
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Outcome, Reply, Unknown
-from plunk_relay.mail.transport import Connection, Envelope, Timeouts, Transaction
-from plunk_relay.mail.transport import Peer as Target
+from plunk_relay.mail.session import Peer as Target
+from plunk_relay.mail.session import Timeouts
+from plunk_relay.mail.transport import Connection, Envelope, Transaction
 from tests.kit.peer import KEYWORDS, Peer, Script, running_peer
 
 ANN, BOB, CID = "ann@example.org", "bob@example.org", "cid@example.org"

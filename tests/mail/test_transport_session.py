@@ -10,8 +10,9 @@ import pytest
 
 from plunk_relay.mail.conversation import Conversation
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Reply
-from plunk_relay.mail.transport import Connection, ConnectionFailed, Envelope, Timeouts
-from plunk_relay.mail.transport import Peer as Target
+from plunk_relay.mail.session import ConnectionFailed, Timeouts
+from plunk_relay.mail.session import Peer as Target
+from plunk_relay.mail.transport import Connection, Envelope
 from tests.kit.certificates import CertificateFiles, make_certificate
 from tests.kit.peer import KEYWORDS, Peer, Script, running_peer
 from tests.kit.process import free_port
