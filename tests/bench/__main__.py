@@ -9,8 +9,10 @@ machine hits all of them, and prints medians. `make bench ARGS="--help"` lists t
 
 smtp-source submits to a peer, the peer delivers to an smtp-sink of its own: bodies of 4 KB and 50 KB, over sessions that are
 kept and over a connection for each message. wrk sends POST /v1/send to the relay alone: once with everything delivered, once
-to a relay whose smarthost never answers, so that only acceptance is measured. Everything is on 127.0.0.1; all data is in a
-temporary directory on one disk, which is removed. Needs Debian's postfix, opendkim and wrk; Postfix starts as root only.
+to a relay whose smarthost never answers, so that only acceptance is measured. Then a queue of 100,000 mails is claimed from,
+and a server started on it; with --loads flat, 100,000 mails go through and memory is watched. Everything is on 127.0.0.1;
+all data is in a temporary directory on one disk, which is removed. Needs Debian's postfix, opendkim and wrk; Postfix starts
+as root only.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from typing import NoReturn
 
 from click import echo
 
+from tests.bench.endurance import measure_backlog, measure_flat, print_backlog, print_flat
 from tests.bench.load import HTTP_LOADS, SMTP_LOADS, HttpLoad, Result, SmtpLoad, request, submit
 from tests.bench.peers import BenchError, Peer, Sink, find_program, running_opendkim, running_postfix, running_sink
 from tests.bench.relay import running_relay
@@ -33,7 +36,9 @@ from tests.kit.process import free_port
 
 PEERS = {"relay": 2, "postfix": 0, "postfix+opendkim": 1}
 """Signatures that each peer puts on a mail."""
-_LOAD_NAMES = tuple(load.name for load in (*SMTP_LOADS, *HTTP_LOADS))
+_ENDURANCE = ("backlog", "flat")
+_LOAD_NAMES = (*(load.name for load in (*SMTP_LOADS, *HTTP_LOADS)), *_ENDURANCE)
+_USUAL_LOADS = [name for name in _LOAD_NAMES if name != "flat"]
 _WARM_UP_MAILS = 300
 _WARM_UP_SECONDS = 2
 _QUICK = {"runs": 2, "messages": 400, "seconds": 2}
@@ -65,7 +70,11 @@ def _read_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=_quick_help())
     parser.add_argument("--only", type=_names(PEERS), default=list(PEERS), metavar="PEER,...", help=", ".join(PEERS))
     parser.add_argument(
-        "--loads", type=_names(_LOAD_NAMES), default=list(_LOAD_NAMES), metavar="LOAD,...", help=", ".join(_LOAD_NAMES)
+        "--loads",
+        type=_names(_LOAD_NAMES),
+        default=_USUAL_LOADS,
+        metavar="LOAD,...",
+        help=f"{', '.join(_LOAD_NAMES)} (all but flat)",
     )
     parser.add_argument(
         "--directory", type=Path, default=Path("/var/tmp"), help="where the data goes while it runs: a real disk (/var/tmp)"
@@ -94,6 +103,8 @@ def _bench(options: argparse.Namespace) -> None:
                 results += _measure_smtp(load, peers, options)
         for http_load in http_loads:
             results += _measure_http(http_load, base, options)
+        if "relay" in options.only:
+            _measure_endurance(base, options)
     chosen = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     echo("\nCPU: all processes of the peer, until its queue is empty. Memory that processes share counts in each of them.")
     echo(f"Every run: {write_json(machine, chosen, results)}")
@@ -113,6 +124,14 @@ def _measure_http(load: HttpLoad, base: Path, options: argparse.Namespace) -> li
     results = [_measure_http_once(load, base / f"{load.name}-{run}", options) for run in range(options.runs)]
     print_table(load, results)
     return results
+
+
+def _measure_endurance(base: Path, options: argparse.Namespace) -> None:
+    if "backlog" in options.loads:
+        (base / "backlog").mkdir()
+        print_backlog(measure_backlog(base / "backlog"))
+    if "flat" in options.loads:
+        print_flat(measure_flat(base / "flat", sessions=options.sessions))
 
 
 def _measure_http_once(load: HttpLoad, home: Path, options: argparse.Namespace) -> Result:

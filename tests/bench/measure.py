@@ -65,7 +65,7 @@ class Meter:
         now = time.monotonic()
         if now >= self._next_sample:
             self._next_sample = now + _SAMPLE_SECONDS
-            self._peak = max(self._peak, sum(map(_resident_bytes, self.tree.pids())))
+            self._peak = max(self._peak, sum(map(resident_bytes, self.tree.pids())))
 
     def stop(self) -> Cost:
         """End the measurement."""
@@ -176,7 +176,7 @@ def _stat_fields(pid: int) -> list[str] | None:
         return None
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except OSError:

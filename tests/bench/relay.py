@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.bench.measure import Meter, watch_tree
 from tests.bench.peers import SENDER_DOMAIN, BenchError, Peer, Sink
@@ -38,17 +39,8 @@ class RelayPeer(Peer):
 def running_relay(home: Path, sink: Sink, *, name: str = "relay") -> Iterator[RelayPeer]:
     """Run a relay that delivers to the sink."""
     home.mkdir()
-    with ServerProcess(
-        home,
-        smtp={"trusted": [{"network": "127.0.0.0/8", "project": _PROJECT}]},
-        delivery={
-            "route": "smarthost",
-            "smarthost_url": f"smtp://127.0.0.1:{sink.port}?starttls=off",
-            "connect_seconds": _NO_GREETING_SECONDS,
-            "reply_seconds": _NO_GREETING_SECONDS,
-        },
-    ) as server:
-        secret = _start(server)
+    with ServerProcess(home, **settings_of_relay(sink)) as server:
+        secret = start_relay(server)
         with Meter(watch_tree(name, server.pid)) as meter:
             yield RelayPeer(
                 name=name,
@@ -63,7 +55,20 @@ def running_relay(home: Path, sink: Sink, *, name: str = "relay") -> Iterator[Re
             server.terminate()
 
 
-def _start(server: ServerProcess) -> str:
+def settings_of_relay(sink: Sink) -> dict[str, dict[str, Any]]:
+    """Return the settings of a relay that delivers to the sink, by section."""
+    return {
+        "smtp": {"trusted": [{"network": "127.0.0.0/8", "project": _PROJECT}]},
+        "delivery": {
+            "route": "smarthost",
+            "smarthost_url": f"smtp://127.0.0.1:{sink.port}?starttls=off",
+            "connect_seconds": _NO_GREETING_SECONDS,
+            "reply_seconds": _NO_GREETING_SECONDS,
+        },
+    }
+
+
+def start_relay(server: ServerProcess) -> str:
     """Make the project and the sender's domain, start, and return the project's secret key."""
     try:
         made = server.setup(project=_PROJECT, domain=SENDER_DOMAIN)

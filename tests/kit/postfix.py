@@ -25,10 +25,11 @@ from tests.kit.tools import require_tool
 
 _ARRIVING_SECONDS = 30.0
 _TRACE = re.compile(
-    rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Authentication-Results|Received):[^\n]*\n(?:[ \t][^\n]*\n)*)*"
+    rb"(?i:(?:Return-Path|X-Original-To|Delivered-To|Envelope-To|Authentication-Results|Received):"
+    rb"[^\n]*\n(?:[ \t][^\n]*\n)*)*"
 )
 _SERVICES = """\
-127.0.0.1:{smtp} inet n - n - - smtpd
+{address}:{smtp} inet n - n - - smtpd
 127.0.0.1:{submission} inet n - n - - smtpd
   -o smtpd_tls_security_level=encrypt
   -o smtpd_sasl_auth_enable=yes
@@ -62,15 +63,25 @@ class Arrival:
 class Postfix:
     """Takes mail for one domain on `smtp_port`; on `submission_port` only with TLS and AUTH as `username`, `password`.
 
-    `milter` is the unix socket of a filter that sees all mail.
+    `milter` is the unix socket of a filter that sees all mail, `policy` the port of a policy service such as postgrey
+    that is asked about each recipient; `tls` offers STARTTLS on `smtp_port`. It knows everybody but `nobody`.
     """
 
     username, password = "relay", "smarthost password"
 
-    def __init__(self, domain: str, *, milter: Path | None = None) -> None:
+    def __init__(
+        self,
+        domain: str,
+        *,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        milter: Path | None = None,
+        policy: int | None = None,
+        tls: bool = True,
+    ) -> None:
         self.host_name = f"mx.{domain}"
-        self.smtp_port, self.submission_port = free_port(), free_port()
-        self._domain, self._milter = domain, milter
+        self.address, self.smtp_port, self.submission_port = address, port or free_port(), free_port()
+        self._domain, self._milter, self._policy, self._tls = domain, milter, policy, tls
         self._life = ExitStack()
 
     def __enter__(self) -> "Postfix":
@@ -99,7 +110,7 @@ class Postfix:
         """Return what has arrived for an address."""
         files = sorted((self._directory / "mail" / "inbox" / "new").glob("*"))
         contents = [path.read_bytes() for path in files]
-        return [_arrival(content) for content in contents if f"\nDelivered-To: {recipient}\n".encode() in content]
+        return [read_arrival(content) for content in contents if f"\nDelivered-To: {recipient}\n".encode() in content]
 
     def wait_for_mail(self, recipient: str) -> Arrival:
         """Return the one mail to an address, waiting for it."""
@@ -132,7 +143,7 @@ class Postfix:
             "myhostname": self.host_name,
             "mydestination": "",
             "alias_maps": "",
-            "inet_interfaces": "127.0.0.1",
+            "inet_interfaces": "all",  # each service names its address
             "inet_protocols": "ipv4",
             "default_transport": "error:5.4.4 mail leaves no test",
             "local_header_rewrite_clients": "",  # a server does not mend strangers' headers
@@ -144,7 +155,8 @@ class Postfix:
             "virtual_mailbox_maps": "static:inbox/",
             "virtual_uid_maps": f"static:{keeper.pw_uid}",
             "virtual_gid_maps": f"static:{keeper.pw_gid}",
-            "smtpd_tls_security_level": "may",
+            "smtpd_recipient_restrictions": ", ".join(self._restrictions()),
+            "smtpd_tls_security_level": "may" if self._tls else "none",
             "smtpd_tls_cert_file": str(tls.certificate),
             "smtpd_tls_key_file": str(tls.key),
             "smtpd_tls_received_header": "yes",
@@ -154,8 +166,14 @@ class Postfix:
             "smtpd_milters": f"unix:{self._milter}" if self._milter else "",
         }
         (directory / "etc" / "main.cf").write_text(_lines(main))
-        services = _SERVICES.format(smtp=self.smtp_port, submission=self.submission_port)
+        services = _SERVICES.format(address=self.address, smtp=self.smtp_port, submission=self.submission_port)
         (directory / "etc" / "master.cf").write_text(services)
+
+    def _restrictions(self) -> list[str]:
+        access = self._directory / "etc" / "access"
+        access.write_text(f"nobody@{self._domain} 550 5.1.1 unknown user\n")
+        asked = [] if self._policy is None else [f"check_policy_service inet:127.0.0.1:{self._policy}"]
+        return ["reject_unauth_destination", f"check_recipient_access texthash:{access}", *asked, "permit"]
 
 
 def _make_directory() -> Path:
@@ -169,7 +187,7 @@ def _lines(settings: Mapping[str, str]) -> str:
     return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
 
-def _arrival(content: bytes) -> Arrival:
+def read_arrival(content: bytes) -> Arrival:
     """Cut the trace off; the relay's own Received stands below its signatures and so belongs to the message."""
     end = _TRACE.match(content).end()  # type: ignore[union-attr]  # matches the empty string too
     trace, message = (part.replace(b"\n", b"\r\n") for part in (content[:end], content[end:]))

@@ -26,6 +26,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_until_listening(process: subprocess.Popen[bytes], address: str, port: int) -> None:
+    """Return when a program that was started listens; fail when it ends or takes too long."""
+    deadline = time.monotonic() + _STARTING_SECONDS
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+        except OSError:
+            assert process.poll() is None, f"{process.args!r} ended at once"
+            assert time.monotonic() < deadline, f"{process.args!r} does not listen"
+            time.sleep(0.02)
+        else:
+            return
+
+
 class ServerProcess:
     """`plunk-relay serve` with a configuration in a directory of its own."""
 

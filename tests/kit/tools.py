@@ -16,7 +16,7 @@ def require_tool(name: str) -> str:
     """Return the path of a program such as `postfix`; skip the test when it is missing, or fail it in CI."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_DIRECTORIES}")
     if path is None:
-        _miss(f"{name} is not installed")
+        miss(f"{name} is not installed")
     return path
 
 
@@ -26,7 +26,7 @@ def require_node_module(name: str) -> dict[str, str]:
     environment = {**os.environ, "NODE_PATH": _DEBIAN_NODE_MODULES}
     command = [node, "-e", f"require.resolve('{name}')"]
     if subprocess.run(command, env=environment, capture_output=True, check=False).returncode != 0:
-        _miss(f"the node module {name} is not installed")
+        miss(f"the node module {name} is not installed")
     return environment
 
 
@@ -35,7 +35,8 @@ def repository() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
-def _miss(reason: str) -> NoReturn:
+def miss(reason: str) -> NoReturn:
+    """Skip the test that lacks something, or fail it in CI."""
     if os.environ.get("PLUNK_RELAY_CI"):
         pytest.fail(f"{reason}, and in CI every test has to run")
     pytest.skip(reason)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.process import ServerProcess
-from tests.kit.tools import _miss, require_tool
+from tests.kit.tools import miss, require_tool
 
 pytestmark = pytest.mark.slow
 MESSAGE = "From: app@example.com\r\nTo: user@example.org\r\nSubject: Hello\r\n\r\n" + "A line of text.\r\n" * 2000
@@ -22,12 +22,12 @@ SEND = {"from": "app@example.com", "to": "user@example.org", "subject": "Hello",
 def volume(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 12 MB."""
     if os.geteuid() != 0:
-        _miss("only root may mount a small file system")
+        miss("only root may mount a small file system")
     place = tmp_path / "volume"
     place.mkdir()
     mount = [require_tool("mount"), "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        _miss("no file system can be mounted here")
+        miss("no file system can be mounted here")
     try:
         yield place
     finally:
