@@ -7,10 +7,12 @@ from starlette.routing import Route
 
 from plunk_relay.domains.api import ENDPOINTS as DOMAINS
 from plunk_relay.emails.metrics import read_queue_gauges
+from plunk_relay.emails.providers.metrics import read_provider_gauges
 from plunk_relay.projects.actions import identify_key
 from plunk_relay.public.api import ENDPOINTS as PUBLIC
 from plunk_relay.relay import Relay
 from plunk_relay.send.api import ENDPOINTS as SEND
+from plunk_relay.suppressions.api import ENDPOINTS as SUPPRESSIONS
 from plunk_relay.web.dispatch import PathApp, Toolkit
 from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.meta import meta_endpoints
@@ -18,7 +20,7 @@ from plunk_relay.web.metrics import HttpMetrics
 from plunk_relay.web.ratelimit import RateLimiter, read_rates
 from plunk_relay.web.requestlog import RequestLog
 
-FEATURES: list[Endpoint] = [*SEND, *DOMAINS, *PUBLIC]
+FEATURES: list[Endpoint] = [*SEND, *DOMAINS, *SUPPRESSIONS, *PUBLIC]
 
 
 def create_app(relay: Relay, request_log: RequestLog, *, more: Sequence[Endpoint] = ()) -> Starlette:
@@ -26,7 +28,7 @@ def create_app(relay: Relay, request_log: RequestLog, *, more: Sequence[Endpoint
     metrics = HttpMetrics()
     limiter = RateLimiter(read_rates(relay.settings.limits), relay.clock.monotonic)
     toolkit = Toolkit(relay, identify_key, limiter, request_log, metrics)
-    endpoints = [*FEATURES, *meta_endpoints(FEATURES, metrics, [read_queue_gauges]), *more]
+    endpoints = [*FEATURES, *meta_endpoints(FEATURES, metrics, [read_queue_gauges, read_provider_gauges]), *more]
     app = Starlette(routes=make_routes(toolkit, endpoints))
     app.router.default = PathApp(toolkit, [])
     app.router.redirect_slashes = False

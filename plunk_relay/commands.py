@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from plunk_relay.accounts import actions as accounts
@@ -13,6 +13,7 @@ from plunk_relay.domains import queries as domain_queries
 from plunk_relay.domains.queries import Domain
 from plunk_relay.emails import queue_admin
 from plunk_relay.emails.ledger import queries as ledger
+from plunk_relay.emails.providers import queries as provider_queries
 from plunk_relay.emails.queries import list_attempts, load_captured
 from plunk_relay.errors import NotFound
 from plunk_relay.mail.address import normalize_address, to_ascii_domain
@@ -20,6 +21,9 @@ from plunk_relay.projects import actions as projects
 from plunk_relay.projects import queries as project_queries
 from plunk_relay.projects.queries import Project
 from plunk_relay.relay import Relay
+from plunk_relay.suppressions import actions as suppressions
+from plunk_relay.suppressions import queries as suppression_queries
+from plunk_relay.suppressions.queries import Suppression
 
 Json = dict[str, Any]
 Command = Callable[..., Awaitable[Any]]
@@ -134,6 +138,12 @@ async def domains_trust(relay: Relay, *, domain: str) -> Json:
     return await _show_domain(relay, await domains.trust_domain(relay, await _find_domain(relay, domain)))
 
 
+async def domains_receive(relay: Relay, *, domain: str, receiving: bool) -> Json:
+    """Accept mail to a domain, or stop that."""
+    changed = await domains.set_receiving(relay, await _find_domain(relay, domain), receiving=receiving)
+    return await _show_domain(relay, changed)
+
+
 async def domains_rotate(relay: Relay, *, domain: str) -> Json:
     """Give a domain new DKIM keys."""
     return await _show_domain(relay, await domains.rotate_keys(relay, await _find_domain(relay, domain)))
@@ -183,6 +193,45 @@ async def queue_stats(relay: Relay) -> Json:
     return await relay.db.read(queue_admin.read_stats, now=relay.clock.now())
 
 
+async def queue_providers(relay: Relay) -> list[Json]:
+    """List the providers that are slowed down, paused, or reached by the smarthost."""
+    now = relay.clock.now()
+    return [_show_provider(row, now) for row in await relay.db.read(provider_queries.load_provider_states)]
+
+
+async def queue_resume(relay: Relay, *, provider: str) -> Json:
+    """Send to a provider directly and at full pace again, what waits for it at once."""
+    due = await relay.db.write(provider_queries.resume_provider, provider.lower(), now=relay.clock.now())
+    if due is None:
+        raise NotFound(f"nothing is wrong with {provider}; `queue providers` lists those that are slowed down or paused")
+    relay.wakes.providers.set()
+    relay.wakes.deliveries.set()
+    return {"resumed": provider.lower(), "due": due}
+
+
+async def suppressions_list(
+    relay: Relay, *, project: str, search: str | None = None, reason: str | None = None, limit: int = 100
+) -> list[Json]:
+    """List a project's suppressed addresses, newest first."""
+    found = await projects.resolve_project(relay, project)
+    chosen = suppression_queries.ListFilter(search, reason.upper() if reason else None)
+    entries = await relay.db.read(suppression_queries.list_suppressions, found.id, chosen, limit=limit)
+    return [_show_suppression(entry) for entry in entries]
+
+
+async def suppressions_add(relay: Relay, *, project: str, emails: list[str], note: str | None = None) -> list[Json]:
+    """Enter addresses by hand, and show their entries."""
+    found = await projects.resolve_project(relay, project)
+    return [_show_suppression(entry) for entry in await suppressions.add_addresses(relay, found.id, emails, note=note)]
+
+
+async def suppressions_remove(relay: Relay, *, project: str, emails: list[str]) -> Json:
+    """Take addresses off the list."""
+    found = await projects.resolve_project(relay, project)
+    await suppressions.remove_addresses(relay, found.id, emails)
+    return {"removed": len(set(map(normalize_address, emails)))}
+
+
 async def audit(relay: Relay) -> Json:
     """Read the ledger and the rows that break it."""
     counts = await relay.db.read(ledger.read_ledger)
@@ -227,6 +276,7 @@ async def _show_domain(relay: Relay, domain: Domain) -> Json:
         "project": domain.project_id,
         "verified": domain.verified,
         "status": domain.status,
+        "receiving": domain.receiving,
         "records": [
             {
                 "type": record.type,
@@ -239,6 +289,29 @@ async def _show_domain(relay: Relay, domain: Domain) -> Json:
             }
             for record in records
         ],
+    }
+
+
+def _show_provider(row: Json, now: datetime) -> Json:
+    paused_until = row["paused_until"]
+    return {
+        "provider": row["provider"],
+        "pace": row["pace"],
+        "paused_until": paused_until if paused_until is not None and now < paused_until else None,
+        "fallback_since": row["fallback_since"],
+        "probe_at": row["probe_at"],
+        "reason": row["reason"],
+        "changed": row["updated_at"],
+    }
+
+
+def _show_suppression(entry: Suppression) -> Json:
+    return {
+        "email": entry.address,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "caused_by": entry.email_id,
+        "created": entry.created_at,
     }
 
 
@@ -266,6 +339,7 @@ COMMANDS: dict[str, Command] = {
         domains_add,
         domains_verify,
         domains_trust,
+        domains_receive,
         domains_rotate,
         queue_list,
         queue_show,
@@ -274,6 +348,11 @@ COMMANDS: dict[str, Command] = {
         queue_release,
         queue_cancel,
         queue_stats,
+        queue_providers,
+        queue_resume,
+        suppressions_list,
+        suppressions_add,
+        suppressions_remove,
         audit,
     )
 }

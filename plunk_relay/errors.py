@@ -7,6 +7,7 @@
     ├─ MalformedBody                 VALIDATION_ERROR              400   -
     ├─ TemplateFailed                VALIDATION_ERROR              400   554 5.6.0   line and column
     ├─ BadRequest                    BAD_REQUEST                   400   554 5.6.0
+    │  └─ MailLoop                   BAD_REQUEST                   400   554 5.4.6
     ├─ NotSignedIn                   UNAUTHORIZED                  401   530 5.7.0
     ├─ MissingAuth                   MISSING_AUTH                  401   530 5.7.0
     ├─ InvalidApiKey                 INVALID_API_KEY               401   535 5.7.8
@@ -114,6 +115,12 @@ class BadRequest(RelayError):
     code = "BAD_REQUEST"
     status = 400
     smtp = (554, "5.6.0")
+
+
+class MailLoop(BadRequest):
+    """A message that has gone through too many servers, or keeps coming back."""
+
+    smtp = (554, "5.4.6")
 
 
 class NotSignedIn(RelayError):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plunk_relay.clock import Clock
     from plunk_relay.db.engine import Database
+    from plunk_relay.delivery.tls.results import TlsResults
+    from plunk_relay.delivery.tls.sts import StsPolicies
     from plunk_relay.mail.dns import Resolver
     from plunk_relay.memory import Memory
     from plunk_relay.secretbox import SecretBox
@@ -20,6 +22,8 @@ class Wakes:
     deliveries: asyncio.Event = field(default_factory=asyncio.Event)
     domains: asyncio.Event = field(default_factory=asyncio.Event)
     events: asyncio.Event = field(default_factory=asyncio.Event)
+    providers: asyncio.Event = field(default_factory=asyncio.Event)
+    """An operator changed the state of a provider: the deliverer reads it again, with its next claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class Relay:
     db: "Database"
     clock: "Clock"
     resolver: "Resolver"
+    sts_policies: "StsPolicies"
+    """MTA-STS policies of other domains."""
+    tls_results: "TlsResults"
+    """How the TLS of our sessions went, for reports."""
     secrets: "SecretBox"
     memory: "Memory"
     wakes: Wakes

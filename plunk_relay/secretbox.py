@@ -1,7 +1,7 @@
 """How are secrets kept in the database? Sealed with a key that is not in it.
 
-AES-256-GCM; the key is derived from `server.secret_key`. A sealed text is `1.` + base64url(nonce + ciphertext), and is
-bound to a purpose, so that a DKIM key cannot be passed off as an API key.
+AES-256-GCM; the key is derived from `server.secret_key`, and so are those that authenticate what we hand out. A sealed text
+is `1.` + base64url(nonce + ciphertext), and is bound to a purpose, so that a DKIM key cannot be passed off as an API key.
 """
 
 import base64
@@ -21,8 +21,19 @@ class SecretBox:
     """Seal and open short secrets."""
 
     def __init__(self, secret_key: str) -> None:
-        derived = HKDF(SHA256(), 32, salt=None, info=b"plunk-relay secret box").derive(secret_key.encode())
-        self._cipher = AESGCM(derived)
+        self._secret_key = secret_key.encode()
+        self._cipher = AESGCM(self._derive("secret box"))
+        self._mac_keys: dict[str, bytes] = {}
+
+    def mac_key(self, purpose: str) -> bytes:
+        """Return the key that authenticates what is handed out for `purpose`: it opens no sealed secret."""
+        key = self._mac_keys.get(purpose)
+        if key is None:
+            key = self._mac_keys[purpose] = self._derive(f"mac: {purpose}")
+        return key
+
+    def _derive(self, use: str) -> bytes:
+        return HKDF(SHA256(), 32, salt=None, info=f"plunk-relay {use}".encode()).derive(self._secret_key)
 
     def seal(self, secret: str, *, purpose: str) -> str:
         """Encrypt `secret` for `purpose`."""

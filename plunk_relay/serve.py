@@ -5,6 +5,7 @@ first; workers finish what is in hand for up to `grace_seconds`; then the databa
 """
 
 import asyncio
+import ctypes
 import gc
 import signal
 import socket
@@ -22,25 +23,34 @@ from plunk_relay.db.engine import Database
 from plunk_relay.db.migrate import migrate
 from plunk_relay.delivery import worker as deliverer
 from plunk_relay.delivery.routes import RouteTable
+from plunk_relay.delivery.tls import worker as tls_reporter
+from plunk_relay.delivery.tls.results import TlsResults
+from plunk_relay.delivery.tls.sts import StsPolicies
+from plunk_relay.delivery.tls.worker import https_reach
 from plunk_relay.domains import worker as domain_verifier
 from plunk_relay.errors import SetupError, UsageError
 from plunk_relay.log import get_logger
 from plunk_relay.mail.dns import Resolver
+from plunk_relay.mail.tls import tls_context
 from plunk_relay.memory import Memory
 from plunk_relay.projects.actions import open_keys
 from plunk_relay.projects.queries import ensure_relay_project, list_projects
 from plunk_relay.relay import Relay, Wakes
 from plunk_relay.secretbox import SecretBox
 from plunk_relay.settings import Settings, notify_socket
+from plunk_relay.smtp.inbound import inbound_doors
 from plunk_relay.smtp.submission import submission_doors
+from plunk_relay.spool import prepare_spool
 from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.idempotency import release_unsettled
 from plunk_relay.web.requestlog import RequestLog
 from plunk_relay.web.server import HttpDoor
 
 log = get_logger("serve")
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_MAPPED_BYTES = 1 << 20
 Service = Callable[[Relay, asyncio.Event], Coroutine[Any, Any, None]]
-WORKERS: Sequence[Service] = (deliverer.run, domain_verifier.run, janitor.run)
+WORKERS: Sequence[Service] = (deliverer.run, tls_reporter.run, domain_verifier.run, janitor.run)
 
 
 def database_path(settings: Settings) -> Path:
@@ -55,6 +65,14 @@ def check_settings(settings: Settings) -> None:
     """Raise UsageError for settings that cannot be used, although each by itself is well-formed."""
     RouteTable(settings.delivery)
     database_path(settings)
+    _check_authorities(settings.delivery.ca_file)
+
+
+def _check_authorities(ca_file: Path | None) -> None:
+    try:
+        tls_context(verify=True, authorities=str(ca_file) if ca_file else None)
+    except OSError as error:  # what OpenSSL cannot read is an OSError too
+        raise UsageError(f"setting `delivery.ca_file`: {ca_file} is no PEM file of certificates: {error}") from error
 
 
 @asynccontextmanager
@@ -62,15 +80,21 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
     """Open the data and build a Relay; raises SetupError. The caller holds the directory's lock."""
     chosen = clock or SystemClock()
     secrets = SecretBox(load_secret_key(settings.server.data_dir, settings.server.secret_key))
+    prepare_spool(settings.server.data_dir)
     path = database_path(settings)
     db = await Database.open(path, readers=settings.database.readers)
     try:
         await migrate(db, path)
+        resolver = _resolver(settings)
+        tls_results = TlsResults(chosen, wanted=settings.delivery.tls_report_from is not None)
+        reach = https_reach(settings.delivery, resolver)
         relay = Relay(
             settings=settings,
             db=db,
             clock=chosen,
-            resolver=_resolver(settings),
+            resolver=resolver,
+            sts_policies=StsPolicies(db, chosen, reach, tls_results, port=settings.delivery.mta_sts_port),
+            tls_results=tls_results,
             secrets=secrets,
             memory=Memory(chosen.monotonic),
             wakes=Wakes(),
@@ -129,7 +153,7 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
     http.open()
     admin = AdminSocket(relay)
     await admin.open()
-    doors = await submission_doors(relay)
+    doors = [*await submission_doors(relay), *inbound_doors(relay)]
     for door in doors:
         await door.start()
     stop_workers = asyncio.Event()
@@ -147,15 +171,22 @@ async def _run(relay: Relay, pages: Sequence[Endpoint]) -> None:
         await asyncio.gather(*(door.stop(grace) for door in doors))
         stop_workers.set()
     await request_log.flush(relay)  # requests that ended during the grace
+    await tls_reporter.store_results(relay)  # and sessions
     log.info("stopped")
 
 
 def _resolver(settings: Settings) -> Resolver:
-    return Resolver(settings.delivery.resolvers)
+    return Resolver(settings.delivery.resolvers, trust_ad=settings.delivery.trust_ad)
 
 
 def _settle_memory() -> None:
-    """Keep what start-up made out of the garbage collector's rounds, and let these be rarer: they cost 5 % otherwise."""
+    """Keep what start-up made out of the garbage collector's rounds, and let these be rarer: they cost 5 % otherwise.
+
+    Large messages are mapped one by one and given back when they are gone; glibc's own threshold grows with the largest
+    block that was ever freed, and what is below it is kept (mallopt(3)).
+    """
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -163,8 +194,6 @@ def _settle_memory() -> None:
 
 def _announce(relay: Relay, http_port: int, smtp_ports: dict[str, int]) -> None:
     settings = relay.settings
-    if settings.smtp.inbound_port and "inbound_port" in settings.smtp.model_fields_set:
-        log.warning("inbound mail is not served in this version", port=settings.smtp.inbound_port)
     if settings.delivery.route != "capture" and "." not in relay.hostname:
         log.warning(
             "smtp.hostname is no full name: set it to the name that this machine's reverse DNS gives",

@@ -30,6 +30,11 @@ def _read_network(value: object) -> object:
     return ipaddress.ip_network(value) if isinstance(value, str) else value
 
 
+def _read_switch(value: object) -> object:
+    """Read the words of an environment variable."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def _check_address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
@@ -48,6 +53,8 @@ Address = Annotated[str, AfterValidator(_check_address)]
 DnsServer = Annotated[str, AfterValidator(_check_server)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Route = Literal["mx", "smarthost", "capture"]
+TlsFloor = Literal["may", "required", "verified"]
+TrustAd = Annotated[Literal["auto", True, False], BeforeValidator(_read_switch)]
 RETRY_MINUTES = (1.0, 5.0, 10.0, 20.0, 30.0, 60.0, *[120.0] * 12, 240.0)
 
 
@@ -146,7 +153,15 @@ class SmtpSettings(Section):
     host: str = Field("0.0.0.0", description="Address to listen on.")
     submission_port: Port = Field(587, description="Submission with STARTTLS; 0 = off.")
     submissions_port: Port = Field(465, description="Submission with implicit TLS; needs a certificate; 0 = off.")
-    inbound_port: Port = Field(25, description="Reserved for inbound mail, which this version does not serve; 0 = off.")
+    inbound_port: Port = Field(
+        25, description="Mail from other servers: bounces, complaints, mail to receiving domains; 0 = off."
+    )
+    inbound_host: str | None = Field(None, description="Address to listen on for it; unset: `host`.")
+    postmaster: str | None = Field(
+        None,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="Address that gets mail to postmaster@ and abuse@; unset: that of the first account.",
+    )
     tls_certificate: Path | None = Field(
         None, description="PEM file with the certificate chain; read again when it changes."
     )
@@ -154,13 +169,25 @@ class SmtpSettings(Section):
     auth_without_tls: bool = Field(False, description="Allow AUTH on unencrypted connections; for loopback only.")
     max_message_bytes: int = Field(26214400, ge=1024, description="Largest message (25 MB), announced as SIZE.")
     max_recipients: int = Field(100, ge=1, le=10000, description="Most recipients of one message.")
-    max_connections_per_ip: int = Field(50, ge=1, description="Most connections at once from one address.")
+    max_connections: int = Field(1000, ge=1, description="Most connections at once to one door.")
+    max_connections_per_ip: int = Field(
+        50, ge=1, description="Most connections at once from one address; `trusted` networks have no such limits."
+    )
+    max_connections_per_network: int = Field(
+        200, ge=1, description="Most connections at once from one network (/24, of IPv6 /48); this machine has no limit."
+    )
+    max_new_connections_per_minute: int = Field(
+        3000, ge=1, description="Most new connections a minute from one address; this machine has no limit."
+    )
     max_command_bytes: int = Field(2048, ge=512, description="Longest command line.")
     max_header_bytes: int = Field(262144, ge=1024, description="Largest header block.")
     max_received_headers: int = Field(50, ge=1, description="More Received headers than this is a mail loop.")
     errors_before_slow: int = Field(10, ge=1, description="Errors after which a session is answered slowly.")
     errors_before_close: int = Field(20, ge=1, description="Errors after which a session is closed with 421.")
-    idle_seconds: float = Field(300, gt=0, description="Longest silence of a client.")
+    max_idle_commands: int = Field(
+        100, ge=1, description="Most commands before AUTH, or that lead to no message on the inbound door."
+    )
+    idle_seconds: float = Field(300, gt=0, description="Longest silence of a client, or wait for a whole line of it.")
     session_seconds: float = Field(3600, gt=0, description="Longest session.")
     trusted_proxies: tuple[Network, ...] = Field((), description="Sources whose PROXY protocol header is believed.")
     trusted: tuple[TrustedNetwork, ...] = Field((), description="Networks that submit without AUTH; none by default.")
@@ -176,9 +203,24 @@ class DeliveryRoute(Section):
     """A route of its own for some recipients."""
 
     secret_keys = ("smarthost_url",)
-    domain: str = Field(examples=["example.com"], description="Recipient domain, exact.")
+    domain: str | None = Field(None, examples=["example.com"], description="Recipient domain, exact.")
+    provider: str | None = Field(
+        None,
+        description="Instead: whose exchangers the domain has, as in `google`: a name of delivery/providers.toml, or a "
+        "domain of exchangers.",
+    )
     route: Route = Field(examples=["mx"], description="`mx`, `smarthost` or `capture`.")
     smarthost_url: str | None = Field(None, repr=False, description="The smarthost of this route; unset: the general one.")
+    tls: TlsFloor = Field(
+        "may",
+        description="`may` (what the peer and its policies say), `required`, or `verified` (for the exchanger's name).",
+    )
+
+    @model_validator(mode="after")
+    def _check_whose(self) -> "DeliveryRoute":
+        if (self.domain is None) == (self.provider is None):
+            raise ValueError("a route is for one `domain` or for one `provider`: set exactly one of them")
+        return self
 
 
 class DeliverySettings(Section):
@@ -193,9 +235,35 @@ class DeliverySettings(Section):
     )
     port: Port = Field(25, description="Port of the mail exchangers.")
     resolvers: tuple[DnsServer, ...] = Field((), description="DNS servers, each IP or IP:PORT; empty = the system's.")
-    allow_networks: tuple[Network, ...] = Field((), description="Private networks that mail may be delivered to.")
+    trust_ad: TrustAd = Field(
+        "auto",
+        description="Believe the DNS servers' DNSSEC validation, which DANE needs: `true`, `false`, or `auto`: when all of "
+        "them are on this machine.",
+    )
+    allow_networks: tuple[Network, ...] = Field(
+        (), description="Private networks that mail may be delivered to; a door of this relay only if listed by its address."
+    )
+    ca_file: Path | None = Field(
+        None, description="PEM file of authorities that other servers' certificates may have, beside the system's."
+    )
+    mta_sts_port: Port = Field(443, description="Port of the HTTPS servers that MTA-STS policies are fetched from.")
+    tls_report_from: str | None = Field(
+        None,
+        pattern=r"^[^@\s<>]+@[^@\s<>]+\.[^@\s<>]+$",
+        description="Address that daily TLS reports (RFC 8460) come from; unset: none are made.",
+    )
     source_addresses: tuple[Address, ...] = Field(
-        (), description="Local addresses to send from, in turn; empty = the system's choice."
+        (), description="Local addresses to send from, chosen by domain and host; empty = the system's choice."
+    )
+    warmup_per_day: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (),
+        description="Most messages a day from one source address to one provider, for its first day, second day, ...; "
+        "empty = no warm-up.",
+    )
+    fallback: bool = Field(
+        True,
+        description="With route `mx` and a smarthost_url: send by the smarthost what goes to a provider that blocks our "
+        "address, or all while port 25 is closed.",
     )
     concurrency: int = Field(50, ge=1, le=1000, description="Most connections at once.")
     per_destination: int = Field(10, ge=1, description="Most connections at once to one destination.")
@@ -203,19 +271,32 @@ class DeliverySettings(Section):
         RETRY_MINUTES, min_length=1, description="Waits between attempts (+-10 %); the last one repeats."
     )
     lifetime_hours: float = Field(96, gt=0, description="A message not delivered by then expires.")
+    delay_notice_hours: float = Field(
+        4, ge=0, description="A sender by SMTP is told of mail that still waits after so many hours; 0 = never."
+    )
     connect_seconds: float = Field(30, gt=0, description="Longest wait for a connection.")
     reply_seconds: float = Field(300, gt=0, description="Longest wait for a reply to a command.")
     final_reply_seconds: float = Field(
         600, gt=0, description="Longest wait for the reply to the final dot (RFC 5321 4.5.3.2.6)."
     )
     attempt_seconds: float = Field(1200, gt=0, description="Longest attempt, all hosts together.")
+    verp: bool = Field(
+        True,
+        description="Send from an address of its own for each mail, so that bounces are recognised; needs `smtp.inbound_port` "
+        "and the return-path MX record of the domain.",
+    )
+    suppress: Literal["all", "marketing", "off"] = Field(
+        "all",
+        description="What the suppression lists hold: `all` mail to addresses that bounced or were entered, and marketing "
+        "mail to those that complained; `marketing` = that alone; `off`.",
+    )
     messages_per_connection: int = Field(1000, ge=1, description="Most messages on one connection.")
     connection_idle_seconds: float = Field(10, gt=0, description="How long an unused connection is kept.")
-    routes: tuple[DeliveryRoute, ...] = Field((), description="Routes by recipient domain.")
+    routes: tuple[DeliveryRoute, ...] = Field((), description="Routes by recipient domain or provider.")
 
     @model_validator(mode="after")
     def _check_smarthost(self) -> "DeliverySettings":
-        needing = [r.domain for r in self.routes if r.route == "smarthost" and not r.smarthost_url]
+        needing = [route for route in self.routes if route.route == "smarthost" and not route.smarthost_url]
         if (self.route == "smarthost" or needing) and not self.smarthost_url:
             raise ValueError("smarthost_url is needed for the route `smarthost`")
         return self
@@ -245,6 +326,7 @@ class LimitSettings(Section):
     attachment_megabytes: float = Field(10, ge=0, description="Most attachment bytes of one mail, decoded.")
     idempotency_hours: float = Field(24, gt=0, description="How long an Idempotency-Key is remembered.")
     minimum_free_megabytes: int = Field(100, ge=0, description="Below this much free disk nothing is accepted.")
+    minimum_free_inodes: int = Field(1000, ge=0, description="Below this many free inodes of the disk nothing is accepted.")
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from plunk_relay import __version__
-from plunk_relay.cli import config, data, dev, queue, serve
+from plunk_relay.cli import config, data, dev, queue, serve, suppressions
 from plunk_relay.cli.run import config_option, json_option, show
 from plunk_relay.errors import RelayError, SetupError, describe
 
@@ -29,7 +29,7 @@ def version(as_json: bool) -> None:
         click.echo(__version__)
 
 
-for command in (*serve.COMMANDS, *dev.COMMANDS, *data.COMMANDS, *queue.COMMANDS, *config.COMMANDS):
+for command in (*serve.COMMANDS, *dev.COMMANDS, *data.COMMANDS, *queue.COMMANDS, *suppressions.COMMANDS, *config.COMMANDS):
     cli.add_command(command)
 
 

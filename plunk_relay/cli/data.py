@@ -173,6 +173,16 @@ def domains_trust(config_path: Path | None, as_json: bool, domain: str) -> None:
     show(call(config_path, "domains_trust", domain=domain), as_json=as_json)
 
 
+@domains.command("receive")
+@config_option()
+@json_option()
+@click.argument("domain")
+@click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
+def domains_receive(config_path: Path | None, as_json: bool, domain: str, switch: str) -> None:
+    """Accept mail to the domain, or stop that; shows the MX record it needs."""
+    show(call(config_path, "domains_receive", domain=domain, receiving=switch == "on"), as_json=as_json)
+
+
 @domains.command("rotate")
 @config_option()
 @json_option()

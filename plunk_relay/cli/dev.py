@@ -19,7 +19,7 @@ PROJECT, DOMAIN = "dev", "example.com"
 @click.command()
 @click.option("--http", default="127.0.0.1:8080", show_default=True, help="Address of the HTTP API")
 @click.option("--smtp", default="127.0.0.1:2587", show_default=True, help="Address for SMTP submission")
-@click.option("--inbound", default="127.0.0.1:2525", show_default=True, help="Reserved for inbound mail")
+@click.option("--inbound", default="127.0.0.1:2525", show_default=True, help="Address for mail of other servers")
 @click.option("--data", default="./.plunk-relay", show_default=True, type=click.Path(path_type=Path), help="Data directory")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="File with further settings [default: none]")
 def dev(http: str, smtp: str, inbound: str, data: Path, config_path: Path | None) -> None:
@@ -37,7 +37,7 @@ def dev(http: str, smtp: str, inbound: str, data: Path, config_path: Path | None
 def _dev_settings(http: str, smtp: str, inbound: str, data: Path, config_path: Path) -> Settings:
     http_host, http_port = _split(http, "--http")
     smtp_host, smtp_port = _split(smtp, "--smtp")
-    _split(inbound, "--inbound")
+    inbound_host, inbound_port = _split(inbound, "--inbound")
     return load_settings(
         config_path,
         overrides={
@@ -48,7 +48,8 @@ def _dev_settings(http: str, smtp: str, inbound: str, data: Path, config_path: P
                 "host": smtp_host,
                 "submission_port": smtp_port,
                 "submissions_port": 0,
-                "inbound_port": 0,
+                "inbound_host": inbound_host,
+                "inbound_port": inbound_port,
                 "auth_without_tls": True,
                 "trusted": [],
             },
@@ -68,12 +69,14 @@ def _split(address: str, option: str) -> tuple[str, int]:
 def _welcome(settings: Settings, made: dict[str, dict[str, str]]) -> str:
     url, secret = settings.server.public_url, made["project"]["secret"]
     smtp = f"{settings.smtp.host}:{settings.smtp.submission_port}"
+    inbound = f"{settings.smtp.inbound_host}:{settings.smtp.inbound_port}"
     return f"""
   Plunk Relay is starting. Mail is kept here and never sent.
 
   API         {url}         reference: {url}/docs
   Kept mail   {url}/dev/mail
   SMTP        {smtp}  user: plunk  password: the secret key
+  Inbound     {inbound}  bounces, complaints and mail to receiving domains
   Login       {EMAIL} / {PASSWORD}
   Secret key  {secret}
   Public key  {made["project"]["public"]}

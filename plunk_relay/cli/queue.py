@@ -92,6 +92,36 @@ def queue_stats(config_path: Path | None, as_json: bool) -> None:
     show(call(config_path, "queue_stats"), as_json=as_json)
 
 
+@queue.command("providers")
+@config_option()
+@json_option()
+def queue_providers(config_path: Path | None, as_json: bool) -> None:
+    """List mail providers that are slowed down, paused, or reached by the smarthost (fallback)."""
+    found = call(config_path, "queue_providers")
+    if as_json:
+        show(found, as_json=True)
+        return
+    for entry in found:
+        click.echo(f"{entry['provider']:<20}  {_provider_state(entry)}  {entry['reason'] or ''}")
+
+
+def _provider_state(entry: dict[str, Any]) -> str:
+    if entry["fallback_since"]:
+        return f"by the smarthost since {entry['fallback_since']}, tried directly {entry['probe_at']}"
+    if entry["paused_until"]:
+        return f"paused until {entry['paused_until']}"
+    return f"at {entry['pace']} % of its pace"
+
+
+@queue.command("resume")
+@config_option()
+@json_option()
+@click.argument("provider")
+def queue_resume(config_path: Path | None, as_json: bool, provider: str) -> None:
+    """Send to a provider directly and at full pace again."""
+    show(call(config_path, "queue_resume", provider=provider), as_json=as_json)
+
+
 @click.command()
 @config_option()
 @json_option()

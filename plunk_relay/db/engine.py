@@ -162,7 +162,8 @@ class Database:
     async def read(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit that only reads, in one snapshot."""
         reader = min(self._readers, key=lambda connection: connection.pending)
-        return await reader.run(_read_unit, reader.raw, lambda: work(reader.core, *args, **kwargs))
+        boxed = await reader.run(_read_unit, reader.raw, lambda: work(reader.core, *args, **kwargs))
+        return boxed.pop()
 
     async def migrate(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the writer's raw connection, outside groups; it keeps its own transactions."""
@@ -278,10 +279,11 @@ def _sqlite_error(error: Exception) -> sqlite3.OperationalError | None:
     return cause if isinstance(cause, sqlite3.OperationalError) and hasattr(cause, "sqlite_errorcode") else None
 
 
-def _read_unit(raw: sqlite3.Connection, work: Callable[[], T]) -> T:
+def _read_unit(raw: sqlite3.Connection, work: Callable[[], T]) -> list[T]:
+    """Return the result in a box that is emptied: the thread keeps what it returned last until its next unit."""
     raw.execute("BEGIN")
     try:
-        return work()
+        return [work()]
     finally:
         raw.execute("COMMIT")
 

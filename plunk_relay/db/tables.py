@@ -377,9 +377,17 @@ contents = Table(
     _id(),
     _project(),
     Column("kind", Text, nullable=False),  # MIME: a message as submitted; HTML: a rendered body; ATTACHMENTS: a JSON list
-    Column("data", LargeBinary, nullable=False),  # the bytes; empty after retention has purged them
-    Column("size", Integer, nullable=False),  # length of data when it was stored
+    Column("data", LargeBinary, nullable=False),  # the bytes, of a large one the first; empty when purged
+    Column("size", Integer, nullable=False),  # how many bytes there are, or were before they were purged
     _created(),
+)
+
+content_parts = Table(
+    "content_parts",  # what follows the first bytes of a large content: so it is never held whole while it is written
+    metadata,
+    Column("content_id", Id, ForeignKey("contents.id", ondelete="CASCADE"), primary_key=True),  # what it is a part of
+    Column("number", Integer, primary_key=True),  # 1, 2, ...: their order
+    Column("data", LargeBinary, nullable=False),  # its bytes
 )
 
 emails = _table(
@@ -417,6 +425,7 @@ emails = _table(
     Column("clicks", Integer, nullable=False),  # how often clicked
     _created(),
     _updated(),
+    Column("suppression", JSON),  # for SUPPRESSED: the entry or rule that held it, as it was then; null otherwise
     Index("emails_contact", "contact_id", "id"),
     Index("emails_project", "project_id", "id"),
     Index("emails_message_id", "message_id"),
@@ -509,7 +518,7 @@ events = _table(
 
 provider_states = _table(
     "provider_states",
-    Column("provider", Text, primary_key=True),  # name in the provider table, or the exchangers' registered domain
+    Column("provider", Text, primary_key=True),  # in the provider table, or the exchangers' registered domain; everyone
     Column("source_address", Text, primary_key=True),  # our address the state is about; empty: all of them
     Column("pace", Integer, nullable=False),  # percent of the normal connections and rate
     Column("paused_until", Time),  # nothing is sent before; null: not paused
@@ -523,7 +532,7 @@ provider_states = _table(
 warmup_counts = _table(
     "warmup_counts",
     Column("source_address", Text, primary_key=True),  # our address
-    Column("provider", Text, primary_key=True),  # as in provider_states
+    Column("provider", Text, primary_key=True),  # as in provider_states; empty: the day the address was first used
     Column("day", Text, primary_key=True),  # YYYY-MM-DD UTC
     Column("sent", Integer, nullable=False),  # messages handed over that day
 )

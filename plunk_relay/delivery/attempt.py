@@ -5,19 +5,31 @@ While one group is on the wire the next ones are made ready: composed, signed an
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from plunk_relay.batcher import Batcher
+from plunk_relay.delivery.answers import (
+    asks_for_less,
+    closed_on_us,
+    is_left_over,
+    milder,
+    preferred_address,
+    wants_us_back,
+)
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Group, Lane
-from plunk_relay.delivery.outcomes import Failed, Finished, Result, Uncounted
+from plunk_relay.delivery.outcomes import Failed, Finished, Postponed, Result, Uncounted
 from plunk_relay.delivery.prepare import Draft, gather_draft
-from plunk_relay.emails.queue import Claimed, keep_captured, mark_dots
+from plunk_relay.delivery.return_path import find_return_path
+from plunk_relay.delivery.traffic import Traffic
+from plunk_relay.emails.queue import Claimed, clear_dots, keep_captured, mark_dots
 from plunk_relay.errors import NotFound, RelayError
 from plunk_relay.log import get_logger
 from plunk_relay.mail.conversation import Conversation
+from plunk_relay.mail.dial import dial
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Reply, Unknown
 from plunk_relay.mail.session import ConnectionFailed, Peer, Timeouts
 from plunk_relay.mail.transport import Connection, Envelope, Transaction
@@ -26,7 +38,8 @@ from plunk_relay.relay import Relay
 log = get_logger("delivery")
 _READY_AHEAD = 3
 _STOPPING = "the relay is stopping"
-_TOO_MANY_RECIPIENTS = ("4.5.3", "5.5.3")
+_NO_ANSWER = "4.4.1"
+"""Status of a host that could not be connected to, or said nothing (RFC 3463 3.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,9 @@ class Office:
     peers: PeerFinder
     builder: Batcher[Draft, bytes | Failed]
     finish: Callable[[Finished], None]
+    traffic: Traffic
+    staff: Callable[[], None]
+    """More couriers may be of use."""
     active: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -56,6 +72,13 @@ class Trip:
     """The final dot may have left, and its reply did not come yet."""
     connection: Connection | None = None
     """What it was last tried on; None: no session came about."""
+    deadline: asyncio.Timeout | None = None
+    """When the attempt has taken too long."""
+
+    @property
+    def large(self) -> bool:
+        """Whether its content was not read with the claim: then it is made ready when its turn comes, not ahead."""
+        return self.group[0].content is None
 
 
 class Courier:
@@ -69,6 +92,8 @@ class Courier:
         self._lane = lane
         self._connection: Connection | None = None
         self._ahead: deque[Trip] = deque()
+        self.is_surplus = False
+        """The peer wants fewer connections than there are: this one is not to try again."""
 
     async def next_trip(self, idle_seconds: float) -> Trip | None:
         """Begin the lane's next group, and a few more ahead; None when no group came for a while."""
@@ -78,8 +103,10 @@ class Courier:
             if group is None:
                 return None
             trip = self._begin(group)
-        while len(self._ahead) < _READY_AHEAD and (following := self._lane.take_ahead()) is not None:
-            self._ahead.append(self._begin(following))
+        last = trip
+        while len(self._ahead) < _READY_AHEAD and not last.large and (following := self._lane.take_ahead()) is not None:
+            last = self._begin(following)
+            self._ahead.append(last)
         return trip
 
     async def carry(self, trip: Trip) -> None:
@@ -88,7 +115,7 @@ class Courier:
         if task is not None:
             self._office.active.add(task)
         try:
-            async with asyncio.timeout(self._settings.attempt_seconds):
+            async with asyncio.timeout(self._settings.attempt_seconds) as trip.deadline:
                 await self._carry(trip)
         except TimeoutError:
             await self._abort(trip, Deferred(Reply(451, "4.3.0", "the attempt took too long")))
@@ -101,12 +128,22 @@ class Courier:
             log.exception("delivery attempt failed", queue_ids=[one.id for one in trip.group])
             await self._abort(trip, Deferred(Reply(451, "4.3.0", "internal error; the operator's log tells more")))
         finally:
+            trip.ready = None  # a large message must not stay while the courier waits for the next one
             if task is not None:
                 self._office.active.discard(task)
 
     async def put_back(self) -> None:
         """Give up the groups that were begun and not carried."""
         await self._drop_ahead(Uncounted(_STOPPING))
+
+    async def hand_over(self) -> None:
+        """Leave the groups that were begun to other couriers of the lane."""
+        await self._clear_dots(self._ahead)
+        while self._ahead:
+            trip = self._ahead[-1]
+            if trip.ready is not None:
+                await _ended(trip.ready)
+            self._lane.put_first(self._ahead.pop().group)
 
     async def go_home(self) -> None:
         """Close the connection."""
@@ -126,16 +163,30 @@ class Courier:
         except NotFound as error:
             return Failed(error.message)
         built = draft if isinstance(draft, Failed) else await self._office.builder.add(draft)
-        if isinstance(built, bytes) and self._connection is not None and self._connection.usable:
-            await self._mark_dot(trip)
+        connection = self._connection
+        exact = any(one.never_twice for one in trip.group)  # a mark is its end when we die: not before it must be
+        if isinstance(built, bytes) and connection is not None and connection.usable and not exact:
+            await self._mark_dot(trip, connection.peer.address)
         return built
 
-    async def _mark_dot(self, trip: Trip) -> None:
+    async def _mark_dot(self, trip: Trip, address: str) -> None:
         """Store that the final dot may go out, before it does (delivery promise 4)."""
         if trip.mark is None:
             now = self._relay.clock.now()
-            trip.mark = asyncio.gather(*(self._relay.db.write_joint(mark_dots, (one.id, now)) for one in trip.group))
+            trip.mark = asyncio.gather(
+                *(self._relay.db.write_joint(mark_dots, (one.id, now, address)) for one in trip.group)
+            )
         await asyncio.shield(trip.mark)
+
+    async def _clear_dots(self, trips: Iterable[Trip]) -> None:
+        """Take marks back when the connection is gone before they came true: another one may take long to come."""
+        cleared = []
+        for trip in trips:
+            if trip.mark is not None:
+                await _ended(trip.mark)
+                trip.mark = None
+                cleared += [self._relay.db.write_joint(clear_dots, one.id) for one in trip.group]
+        await asyncio.gather(*cleared)
 
     async def _carry(self, trip: Trip) -> None:
         assert trip.ready is not None  # noqa: S101  _begin() set it
@@ -147,7 +198,13 @@ class Courier:
             await self._keep(trip, message)
             return
         recipients = tuple(one.recipient for one in trip.group)
-        transaction = await self._transmit(trip, Envelope(trip.group[0].sender, recipients, message))
+        postponed = await self._office.traffic.admit(self._lane, trip.group) if self._lane.provider else None
+        if postponed is not None:
+            self._finish_all(trip, postponed)
+            return
+        sender = await find_return_path(self._relay, trip.group[0])
+        require_tls = trip.group[0].tls_wish == "REQUIRED"
+        transaction = await self._transmit(trip, Envelope(sender, recipients, message, require_tls))
         if transaction is not None:
             self._finish_transaction(trip, transaction)
 
@@ -161,13 +218,17 @@ class Courier:
     async def _transmit(self, trip: Trip, envelope: Envelope) -> Transaction | None:
         """Send on the open connection, or on a new one to the first peer that takes it; None: finished already."""
         refused: Transaction | None = None
-        if self._connection is not None and self._connection.usable and not self._worn_out(self._connection):
+        prefer = preferred_address(trip.group[0]) if self._lane.plan.kind == "mx" else None
+        if self._connection is not None and self._fits(self._connection, prefer) and self._may_send(trip, self._connection):
             transaction = await self._send(trip, self._connection, envelope)
             if transaction.host_refused is not None:
                 refused = transaction
-            elif not _closed_on_us(transaction, self._connection):
+            elif not closed_on_us(transaction, self._connection):
                 return transaction
-        peers = await self._office.peers.find(self._lane.plan, trip.group[0].domain)
+        await self._clear_dots([trip, *self._ahead])
+        first = trip.group[0]
+        found = await self._office.peers.find(self._lane.plan, first.domain, prefer=prefer, tls_wish=first.tls_wish)
+        peers = self._office.traffic.assign_sources(self._lane, trip.group, found) if isinstance(found, list) else found
         if refused is not None and self._connection is not None:
             asked = self._connection.peer.address
             others = [peer for peer in peers if peer.address != asked] if isinstance(peers, list) else []
@@ -176,6 +237,9 @@ class Courier:
         if isinstance(peers, Deferred | Bounced):
             await self._finish_lane(trip, peers)
             return None
+        if isinstance(peers, Postponed):
+            self._finish_all(trip, peers)
+            return None
         return await self._try_peers(trip, envelope, peers, None)
 
     async def _try_peers(
@@ -183,60 +247,113 @@ class Courier:
     ) -> Transaction | None:
         """Ask one host after the other; `refused` is what a host said that was asked before."""
         transaction, verdict = refused, refused.host_refused if refused else None
-        for peer in peers:
+        waiting, silent, full = deque(peers), refused is None, False
+        while waiting:
             await self.go_home()
+            await self._clear_dots([trip, *self._ahead])
             try:
-                self._connection = await Connection.open(
-                    peer, trip.conversation, local_hostname=self._relay.hostname, timeouts=self._timeouts()
-                )
+                self._connection = await self._open(waiting, trip.conversation)
             except ConnectionFailed as failure:
-                verdict = _milder(verdict, failure.outcome)
+                verdict = milder(verdict, failure.outcome)
+                silent = silent and failure.outcome.reply.enhanced == _NO_ANSWER
+                continue
+            self._note_session()
+            if not self._may_send(trip, self._connection):
+                full = True
                 continue
             transaction = await self._send(trip, self._connection, envelope)
             if transaction.host_refused is None:
                 return transaction
-            verdict = _milder(verdict, transaction.host_refused)
+            verdict = milder(verdict, transaction.host_refused)
         if transaction is not None and isinstance(verdict, Bounced):
             return transaction  # every host was asked, and one refused this very mail
         unreachable = Deferred(Reply(451, "4.4.1", "no host could be reached"))
         if transaction is not None:
             self._finish_all(trip, verdict or unreachable)
             return None
+        if full:
+            self._finish_all(trip, self._office.traffic.postpone_for_warmup(self._lane, trip.group))
+            return None
         self._lane.slow_down()
+        self._note_no_session(trip, silent=silent)
         await self._finish_lane(trip, verdict or unreachable)
         return None
 
-    async def _send(self, trip: Trip, connection: Connection, envelope: Envelope) -> Transaction:
-        def note_dot() -> None:
-            trip.dot_sent = True
+    def _may_send(self, trip: Trip, connection: Connection) -> bool:
+        """Tell whether the connection's source address may send one message more today, and count it."""
+        return self._office.traffic.reserve(self._lane, trip.group, connection.peer.source_address)
 
+    def _note_session(self) -> None:
+        """A host took us in: its lane may have more connections now."""
+        was_proven = self._lane.proven
+        self._office.traffic.note_session(self._lane)
+        if not was_proven:
+            self._office.staff()
+
+    def _note_no_session(self, trip: Trip, *, silent: bool) -> None:
+        """All hosts were asked; `silent`: not one of them could be connected to."""
+        if silent:
+            self._office.traffic.note_silence(self._lane, trip.group[0].domain)
+        else:
+            self._office.traffic.note_answer(self._lane)
+
+    async def _open(self, waiting: deque[Peer], conversation: Conversation) -> Connection:
+        """Begin a session with the first host of `waiting`, and take out what was tried; raises ConnectionFailed."""
+        timeouts = self._timeouts()
+        peer, sock = await dial(waiting, conversation, timeouts)
+        return await self._office.peers.connect(peer, conversation, timeouts, sock)
+
+    async def _send(self, trip: Trip, connection: Connection, envelope: Envelope) -> Transaction:
         trip.connection = connection
-        await self._mark_dot(trip)
-        transaction = await connection.send(envelope, trip.conversation, before_dot=note_dot)
+        await self._mark_dot(trip, connection.peer.address)
+        if not connection.takes(envelope.message):
+            envelope = await self._convert(trip, envelope)
+        transaction = await connection.send(envelope, trip.conversation, before_dot=lambda: self._note_dot(trip))
         trip.dot_sent = False
         return transaction
+
+    def _note_dot(self, trip: Trip) -> None:
+        """From here on nothing is known until the reply comes: it is waited for, however late it is by now."""
+        trip.dot_sent = True
+        last_word = self._loop.time() + self._settings.reply_seconds + self._settings.final_reply_seconds
+        if trip.deadline is not None and not trip.deadline.expired() and last_word > (trip.deadline.when() or last_word):
+            trip.deadline.reschedule(last_word)
+
+    async def _convert(self, trip: Trip, envelope: Envelope) -> Envelope:
+        """Compose the mail anew without 8-bit octets; one that cannot be stays, and is refused by `Connection`."""
+        draft = await gather_draft(self._relay, trip.group[0])
+        if isinstance(draft, Failed):
+            return envelope
+        built = await self._office.builder.add(replace(draft, seven_bit=True))
+        trip.conversation.remark("the peer takes no 8-bit octets: converted" if isinstance(built, bytes) else built.text)
+        return replace(envelope, message=built) if isinstance(built, bytes) else envelope
 
     def _finish_transaction(self, trip: Trip, transaction: Transaction) -> None:
         results = transaction.outcomes
         if any(isinstance(result, Delivered) for result in results.values()):
             self._lane.speed_up()
-        elif any(isinstance(r, Deferred) and r.reply.code == 421 for r in results.values()):
+        elif any(isinstance(result, Deferred) and asks_for_less(result.reply) for result in results.values()):
             self._lane.slow_down()
         left_over: Group = []
         for one in trip.group:
-            if _is_left_over(results[one.recipient], results):
+            result = results.get(one.recipient)
+            if result is None or is_left_over(result, results):
                 left_over.append(one)
             else:
-                self._finish_one(trip, one, results[one.recipient])
+                self._finish_one(trip, one, result)
         if left_over:
             self._lane.put_first(left_over)
 
     async def _finish_lane(self, trip: Trip, verdict: Deferred | Bounced) -> None:
         """End the group, and for a dead destination everything that waits for it, without waiting out each time-out."""
-        if isinstance(verdict, Deferred):
-            await self._drop_ahead(verdict, conversation=trip.conversation)
+        rest: Result | None = verdict if isinstance(verdict, Deferred) else None
+        if self._lane.provider:
+            rest = self._office.traffic.respond_for_lane(self._lane, trip.group[0], verdict)
+            self.is_surplus = rest is None and isinstance(verdict, Deferred)
+        if rest is not None:
+            await self._drop_ahead(rest, conversation=trip.conversation)
             for group in self._lane.take_all():
-                self._finish_all(Trip(group, trip.started_at, trip.started, trip.conversation), verdict)
+                self._finish_all(Trip(group, trip.started_at, trip.started, trip.conversation), rest)
         self._finish_all(trip, verdict)
 
     def _finish_all(self, trip: Trip, result: Result, *, host: str | None = None) -> None:
@@ -244,7 +361,9 @@ class Courier:
             self._finish_one(trip, one, result, host=host)
 
     def _finish_one(self, trip: Trip, one: Claimed, result: Result, *, host: str | None = None) -> None:
-        connection = trip.connection
+        connection, retry_at = trip.connection, None
+        if self._lane.provider:
+            result, retry_at = self._office.traffic.respond(self._lane, one, result)
         self._office.finish(
             Finished(
                 one,
@@ -255,6 +374,9 @@ class Courier:
                 host=host or (str(connection.peer) if connection else None),
                 tls=connection.tls_description if connection else None,
                 conversation=str(trip.conversation),
+                provider=self._lane.provider or None,
+                retry_at=retry_at,
+                address=connection.peer.address if connection and wants_us_back(result) else None,
             )
         )
 
@@ -278,34 +400,22 @@ class Courier:
         """Finish a trip once nothing of it is under way: a mark must not be stored after its result."""
         for work in (trip.ready, trip.mark):
             if work is not None:
-                await asyncio.wait([work])
-                _ = work.cancelled() or work.exception()  # looked at, if nobody waited for it
+                await _ended(work)
         trip.conversation = conversation or trip.conversation
         self._finish_all(trip, result)
 
-    def _worn_out(self, connection: Connection) -> bool:
-        return connection.messages_sent >= self._settings.messages_per_connection
+    def _fits(self, connection: Connection, prefer: str | None) -> bool:
+        """Tell whether an open connection may carry one more message, and leads to where this one belongs."""
+        most = self._office.traffic.messages_per_connection(self._lane)
+        worn_out = connection.exhausted or connection.messages_sent >= most
+        return connection.usable and not worn_out and prefer in (None, connection.peer.address)
 
     def _timeouts(self) -> Timeouts:
         settings = self._settings
         return Timeouts(settings.connect_seconds, settings.reply_seconds, settings.final_reply_seconds)
 
 
-def _closed_on_us(transaction: Transaction, connection: Connection) -> bool:
-    """Tell whether a used connection just ended (421, or closed while idle): a new one is tried at once."""
-    return not connection.usable and all(
-        isinstance(outcome, Deferred) and outcome.reply.code == 421 for outcome in transaction.outcomes.values()
-    )
-
-
-def _is_left_over(result: Result, results: Mapping[str, Result]) -> bool:
-    """Tell a recipient beyond the peer's limit (RFC 5321 4.5.3.1.10): it goes in the next transaction at once."""
-    if not isinstance(result, Deferred | Bounced) or result.reply.code not in (452, 552):
-        return False
-    too_many = result.reply.enhanced in _TOO_MANY_RECIPIENTS or (result.reply.enhanced is None and result.reply.code == 452)
-    return too_many and any(isinstance(other, Delivered) for other in results.values())
-
-
-def _milder(first: Deferred | Bounced | None, second: Deferred | Bounced) -> Deferred | Bounced:
-    """Prefer a temporary failure: while one host may still take the mail, it is not bounced."""
-    return first if isinstance(first, Deferred) else second
+async def _ended(work: asyncio.Future[Any]) -> None:
+    """Wait until something has ended, and look at its exception, if nobody else does."""
+    await asyncio.wait([work])
+    _ = work.cancelled() or work.exception()

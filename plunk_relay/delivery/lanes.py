@@ -1,17 +1,22 @@
 """How does mail to one destination wait? In a lane: groups that go in one transaction each, and couriers that take them.
 
 A courier is one connection. A lane starts with a few and gains one for every message that gets through, up to the
-setting; a failed connection or a 421 halves it.
+setting; a failed connection or a 421 halves it, and from then on it takes ten messages to gain one. Until a session has
+come about the lane is unproven and gets two at most: a destination that does not answer must not hold connections that
+others need.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Iterable
 
+from plunk_relay.delivery.providers import NO_PROVIDER
 from plunk_relay.delivery.routes import RoutePlan
 from plunk_relay.emails.queue import Claimed
 
 _FIRST_COURIERS = 5
+_UNPROVEN_COURIERS = 2
+_SUCCESSES_A_STEP = 10
 _RECIPIENTS_A_TRANSACTION = 100  # RFC 5321 4.5.3.1.8: every server takes at least so many
 Group = list[Claimed]
 
@@ -19,12 +24,24 @@ Group = list[Claimed]
 class Lane:
     """The mail waiting for one destination."""
 
-    def __init__(self, plan: RoutePlan, key: str, *, most_couriers: int) -> None:
+    def __init__(
+        self, plan: RoutePlan, key: str, *, most_couriers: int, provider: str = NO_PROVIDER, proven: bool = True
+    ) -> None:
         self.plan = plan
         self.key = key
+        self.provider = provider
+        """Whose exchangers take its mail; NO_PROVIDER when it goes another way, or nobody knows."""
+        self.proven = proven
+        """Whether a session came about when it was last tried."""
         self.couriers = 0
+        self.project = ""
+        """Whose mail the latest courier came for."""
+        self.waiting_since = 0.0
+        """Loop time at which it came about, or a courier left it."""
         self.allowed = min(_FIRST_COURIERS, most_couriers)
         self._most = most_couriers
+        self._successes_a_step = 1
+        self._successes = 0
         self._waiting: deque[Group] = deque()
         self._sleepers: deque[asyncio.Future[Group | None]] = deque()
 
@@ -34,9 +51,19 @@ class Lane:
         return len(self._waiting)
 
     @property
+    def first(self) -> Claimed:
+        """The mail that is next; there must be one."""
+        return self._waiting[0][0]
+
+    @property
     def wants_courier(self) -> bool:
         """Whether one more connection would help and is allowed."""
-        return bool(self._waiting) and self.couriers < self.allowed
+        return bool(self._waiting) and self.couriers < self.most_now
+
+    @property
+    def most_now(self) -> int:
+        """How many connections it may have at present."""
+        return self.allowed if self.proven else min(self.allowed, _UNPROVEN_COURIERS)
 
     def put(self, group: Group) -> None:
         """Hand a group to an idle courier, else let it wait behind those that are as urgent."""
@@ -91,12 +118,16 @@ class Lane:
         return True
 
     def speed_up(self) -> None:
-        """Allow one connection more."""
-        self.allowed = min(self.allowed + 1, self._most)
+        """Count a success: allow one connection more, or do so after some more of them when it was too many before."""
+        self._successes += 1
+        if self._successes >= self._successes_a_step:
+            self._successes = 0
+            self.allowed = min(self.allowed + 1, self._most)
 
     def slow_down(self) -> None:
         """Halve the connections allowed."""
         self.allowed = max(1, self.allowed // 2)
+        self._successes, self._successes_a_step = 0, _SUCCESSES_A_STEP
 
     def _wake_one(self) -> asyncio.Future[Group | None] | None:
         while self._sleepers:

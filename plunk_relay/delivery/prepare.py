@@ -5,24 +5,41 @@ time from the moment of acceptance, so that a receiver can tell a retry from a s
 """
 
 import base64
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 import orjson
 
 from plunk_relay.contacts.queries import find_contact
 from plunk_relay.delivery.footer import footer_html
 from plunk_relay.delivery.outcomes import Failed
-from plunk_relay.domains.actions import Identity, find_identity
-from plunk_relay.emails.queries import Email, load_content
+from plunk_relay.domains.actions import Identity, find_identity, find_signer
+from plunk_relay.emails.queries import Email, load_content, read_content
 from plunk_relay.emails.queue import Claimed
 from plunk_relay.mail.address import Mailbox, domain_of
 from plunk_relay.mail.compose import Attachment, Outgoing, compose, default_headers
-from plunk_relay.mail.dkim import sign
+from plunk_relay.mail.dkim import sign, sign_pieces
 from plunk_relay.mail.html import add_footer, wrap_fragment
+from plunk_relay.mail.seven_bit import to_seven_bit
 from plunk_relay.projects.actions import get_project
-from plunk_relay.projects.queries import Project
+from plunk_relay.projects.queries import RELAY_PROJECT_ID, Project
 from plunk_relay.relay import Relay
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+@dataclass(frozen=True, slots=True)
+class SignedContent:
+    """A large submitted message, signed while it was read: so it is held once."""
+
+    message: bytes
+    signature_bytes: int
+    """How many bytes the signatures in front of it have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +49,13 @@ class Draft:
     claimed: Claimed
     project: Project
     identity: Identity
-    content: bytes
+    content: "bytes | SignedContent"
     attachments: bytes | None
     language: str
     """Of the footer."""
     public_url: str
+    seven_bit: bool = False
+    """For a peer that takes no 8-bit octets."""
 
 
 async def gather_draft(relay: Relay, claimed: Claimed) -> Draft | Failed:
@@ -45,16 +64,52 @@ async def gather_draft(relay: Relay, claimed: Claimed) -> Draft | Failed:
     project = await get_project(relay, claimed.project_id)
     if project.disabled:
         return Failed("Project is disabled")
-    domain = domain_of(email.from_address)
-    identity = await find_identity(relay, claimed.project_id, domain)
-    if identity is None or not identity.verified:
-        return Failed(f"The sender's domain {domain} is not verified")
-    content = claimed.content if claimed.content is not None else await _load(relay, email.content_id)
+    identity = await _find_sender(relay, claimed.project_id, domain_of(email.from_address))
+    if isinstance(identity, Failed):
+        return identity
+    content = claimed.content if claimed.content is not None else await _load_signed(relay, claimed, identity)
     if content is None:
         return Failed("The content of this mail is gone")
     attachments = await _load(relay, email.attachments_id)
     language = await _find_language(relay, email, project) if email.mail_class == "marketing" else project.language
     return Draft(claimed, project, identity, content, attachments, language, relay.settings.server.public_url.rstrip("/"))
+
+
+async def _find_sender(relay: Relay, project_id: str, domain: str) -> Identity | Failed:
+    """Return the identity that signs; what the relay itself writes may leave without a signature."""
+    if project_id == RELAY_PROJECT_ID:
+        return await find_signer(relay, domain) or Identity("", domain, verified=False, keys=())
+    identity = await find_identity(relay, project_id, domain)
+    if identity is None or not identity.verified:
+        return Failed(f"The sender's domain {domain} is not verified")
+    return identity
+
+
+async def _load_signed(relay: Relay, claimed: Claimed, identity: Identity) -> bytes | SignedContent | None:
+    if claimed.email.content_id is None:
+        return None
+    return await relay.db.read(_read_signed, claimed.email.content_id, partial(_sign_pieces, claimed, identity))
+
+
+def _sign_pieces(claimed: Claimed, identity: Identity, pieces: Iterable[bytes]) -> bytes:
+    timestamp = int(claimed.created_at.timestamp())
+    return sign_pieces(pieces, domain=identity.domain, keys=identity.keys, timestamp=timestamp)
+
+
+def _read_signed(
+    tx: "sa.Connection", content_id: str, sign_all: Callable[[Iterable[bytes]], bytes]
+) -> bytes | SignedContent | None:
+    """Read a content; one in parts twice: the signature stands in front of what it is made of."""
+    pieces = read_content(tx, content_id)
+    first, second = next(pieces, None), next(pieces, None)
+    if first is None or second is None:
+        return first
+    signature = sign_all(itertools.chain([first, second], pieces))
+    whole = BytesIO()
+    whole.write(signature)
+    for piece in read_content(tx, content_id):
+        whole.write(piece)
+    return SignedContent(whole.getvalue(), len(signature))
 
 
 async def _load(relay: Relay, content_id: str | None) -> bytes | None:
@@ -83,14 +138,20 @@ def _build_safely(draft: Draft) -> bytes | Failed:
 def build_message(draft: Draft) -> bytes:
     """Return the signed message, CRLF lines."""
     claimed = draft.claimed
-    message = draft.content if claimed.kind == "MIME" else compose(_outgoing(draft))
     timestamp = int(claimed.created_at.timestamp())
+    content = draft.content
+    if isinstance(content, SignedContent):
+        if not draft.seven_bit:
+            return content.message
+        content = content.message[content.signature_bytes :]
+    message = content if claimed.kind == "MIME" else compose(_outgoing(draft, content.decode()))
+    message = to_seven_bit(message) if draft.seven_bit else message
     return sign(message, domain=draft.identity.domain, keys=draft.identity.keys, timestamp=timestamp) + message
 
 
-def _outgoing(draft: Draft) -> Outgoing:
+def _outgoing(draft: Draft, body: str) -> Outgoing:
     email = draft.claimed.email
-    html = _final_html(draft, email)
+    html = _final_html(draft, email, body)
     return Outgoing(
         message_id=email.message_id,
         date=draft.claimed.created_at,
@@ -112,8 +173,7 @@ def _outgoing(draft: Draft) -> Outgoing:
     )
 
 
-def _final_html(draft: Draft, email: Email) -> str:
-    html = draft.content.decode()
+def _final_html(draft: Draft, email: Email, html: str) -> str:
     if email.mail_class == "marketing":
         footer = footer_html(
             project_name=draft.project.name,

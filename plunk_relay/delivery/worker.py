@@ -1,21 +1,22 @@
 """What does the deliverer do all day? Claims due deliveries, puts them into lanes, and records what comes of them."""
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from plunk_relay.batcher import Batcher
-from plunk_relay.delivery.attempt import Courier, Office
+from plunk_relay.delivery.dispatch import Dispatch
 from plunk_relay.delivery.hosts import PeerFinder
-from plunk_relay.delivery.lanes import Lane, form_groups
-from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Uncounted, Verdict, record
+from plunk_relay.delivery.notices import Postmaster, queue_notices
+from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Postponed, Result, Uncounted, Verdict, record
 from plunk_relay.delivery.prepare import Draft, build_messages
 from plunk_relay.delivery.retry import RetrySchedule
 from plunk_relay.delivery.routes import RouteTable
+from plunk_relay.delivery.suppression import find_suppressed
+from plunk_relay.delivery.traffic import Traffic, Way
 from plunk_relay.emails import queue
 from plunk_relay.emails.queue import Claim, Claimed
 from plunk_relay.errors import Unavailable
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(minutes=30)
 _CLAIMED_A_CONNECTION = 15
-_WAITING_A_CONNECTION = 10
 _POLL_SECONDS = 1.0
+_REST_SECONDS = 0.1
 _CANCELLATIONS = 10
 _CANCELLATION_SECONDS = 0.3
 log = get_logger("delivery")
@@ -41,7 +42,7 @@ async def run(relay: Relay, stop: asyncio.Event) -> None:
     """Deliver until `stop`, then finish what is in hand for up to `grace_seconds` and give the rest back."""
     async with Deliverer(relay) as deliverer:
         await deliverer.take_over()
-        await poll(deliverer.run_once, wake=relay.wakes.deliveries, stop=stop, every_seconds=_POLL_SECONDS)
+        await poll(deliverer.run_in_turn, wake=relay.wakes.deliveries, stop=stop, every_seconds=_POLL_SECONDS)
         await deliverer.finish(relay.settings.server.grace_seconds)
 
 
@@ -55,34 +56,40 @@ class Deliverer:
         self._log = log.bind()  # once: a log line a mail is written through it
         self._settings = settings
         self._routes = RouteTable(settings)
+        self._postmaster = Postmaster.of(relay)
         self._schedule = schedule or RetrySchedule(settings.retry_minutes)
         self._capacity = settings.concurrency * _CLAIMED_A_CONNECTION
-        self._slots = settings.concurrency
-        self._lanes: dict[str, Lane] = {}
         self._in_hand: dict[str, Claimed] = {}
         self._settled = asyncio.Event()
         self._stopping = False
         self._closed = False
         self._unsent: list[str] = []
         self._last_project = ""
-        self._couriers = asyncio.TaskGroup()
-        self._office = Office(
-            relay=relay,
-            peers=PeerFinder(relay),
-            builder=Batcher(_build_in_thread, most=8, parallel=2),
+        self._futile = False
+        self._unsorted: dict[str, list[Claimed]] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self._tasks = asyncio.TaskGroup()
+        peers = PeerFinder(relay)
+        self._traffic = Traffic(relay, self._routes, peers, changed=self._sort_again, spawn=self._spawn)
+        self._dispatch = Dispatch(
+            relay,
+            self._traffic,
+            peers,
+            self._tasks,
+            build=_build_in_thread,
             finish=self._finish,
+            let_go=self._let_go,
         )
 
     async def __aenter__(self) -> Self:
-        await self._couriers.__aenter__()
+        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping = True
-        self._dismiss_idle_couriers()
-        await self._couriers.__aexit__(kind, error, trace)
+        self._stop()
+        await self._tasks.__aexit__(kind, error, trace)
 
     @property
     def in_hand(self) -> int:
@@ -102,6 +109,7 @@ class Deliverer:
         """
         room = self._capacity - len(self._in_hand)
         limit = (room + 1) // 2
+        await self._traffic.refresh()
         if limit <= 0:
             return False
         now, busy = self._relay.clock.now(), self._busy_domains()
@@ -110,12 +118,23 @@ class Deliverer:
             claimed = await self._relay.db.write(queue.claim_due, claim)
         except Unavailable:
             return False
+        self._futile = not claimed and bool(busy or claim.busy_turns)
         fresh = [one for one in claimed if one.id not in self._in_hand]  # one that waits longer than its lease comes again
         for one in fresh:
             self._in_hand[one.id] = one
             self._last_project = one.project_id
-        self._sort([one for one in fresh if not self._close_early(one)])
+        self._sort(await self._sift([one for one in fresh if not self._close_early(one)]))
         return len(claimed) == limit
+
+    async def run_in_turn(self) -> bool:
+        """Do the same, and rest after a claim that found everybody busy.
+
+        Each mail that is accepted wakes; while projects have enough in hand, all of these would claim in vain.
+        """
+        more = await self.run_once()
+        if self._futile:
+            await asyncio.sleep(_REST_SECONDS)
+        return more
 
     async def settle(self) -> None:
         """Return when nothing is in hand: every result is recorded."""
@@ -130,14 +149,12 @@ class Deliverer:
         """
         if self._closed:
             return
-        self._stopping = True
-        for lane in self._lanes.values():
-            self._take_back(lane)
-        self._dismiss_idle_couriers()
+        self._stop()
         if not await self._settled_within(grace_seconds):
             log.warning("work in hand did not end in time", deliveries=len(self._in_hand))
             await self._break_off()
         self._closed = True
+        await self._traffic.store_counts()
         try:
             await self._relay.db.write(queue.give_back, self.owner, unsent=self._unsent, now=self._relay.clock.now())
         except Unavailable:
@@ -146,7 +163,7 @@ class Deliverer:
     async def _break_off(self) -> None:
         """Cancel what couriers carry; more than once: a wait_for that just ended loses a cancellation before Python 3.12."""
         for _ in range(_CANCELLATIONS):
-            for courier in tuple(self._office.active):
+            for courier in tuple(self._dispatch.office.active):
                 courier.cancel()
             if await self._settled_within(_CANCELLATION_SECONDS):
                 return
@@ -160,11 +177,15 @@ class Deliverer:
             return False
         return True
 
-    def _take_back(self, lane: Lane) -> None:
-        """Let go of what waits in a lane."""
-        for group in lane.take_all():
-            for one in group:
-                self._let_go(one)
+    def _stop(self) -> None:
+        """Begin nothing any more; let go of what was not begun."""
+        self._stopping = True
+        self._dispatch.stop()
+        for task in self._errands:
+            task.cancel()
+        for one in [one for mails in self._unsorted.values() for one in mails]:
+            self._let_go(one)
+        self._unsorted.clear()
 
     def _let_go(self, one: Claimed) -> None:
         """Forget a delivery that was not sent; `finish` ends its lease."""
@@ -180,78 +201,64 @@ class Deliverer:
             self._finish(Finished(one, unknown, confirmed=False, started_at=one.dot_sent_at, milliseconds=0))
             return True
         if one.expires_at <= now:
-            self._finish(Finished(one, Expired(), confirmed=False, started_at=now, milliseconds=0))
+            self._finish_unsent(one, Expired())
             return True
         return False
 
-    def _sort(self, claimed: Sequence[Claimed]) -> None:
-        by_lane: dict[str, list[Claimed]] = {}
+    async def _sift(self, claimed: Sequence[Claimed]) -> list[Claimed]:
+        """Finish what is suppressed, without an attempt; return the rest."""
+        suppressed = await find_suppressed(self._relay, claimed)
         for one in claimed:
-            plan = self._routes.find(one.domain)
-            key = plan.destination(one.domain)
-            if key not in self._lanes:
-                self._lanes[key] = Lane(plan, key, most_couriers=self._settings.per_destination)
-            by_lane.setdefault(key, []).append(one)
-        for key, mails in by_lane.items():
-            for group in form_groups(mails):
-                self._lanes[key].put(group)
-        self._staff()
+            if one.id in suppressed:
+                self._finish_unsent(one, suppressed[one.id])
+        return [one for one in claimed if one.id not in suppressed]
 
-    def _staff(self) -> None:
-        """Start couriers where they help, first in lanes that have none; make room for these by sending idle ones home."""
-        if self._stopping:
+    def _sort(self, claimed: Sequence[Claimed]) -> None:
+        """Put mail into lanes, or off; mail whose provider is not known waits for the look-up of its domain."""
+        by_lane: dict[str, tuple[Way, list[Claimed]]] = {}
+        for one in claimed:
+            way = self._traffic.find_way(one)
+            if way is None:
+                self._look_up(one)
+            elif isinstance(way, Postponed):
+                self._finish_unsent(one, way)
+            else:
+                key = way.plan.destination(one.domain)
+                if one.tls_wish is not None:
+                    key += f", TLS {one.tls_wish}"  # shares neither connections with other mail nor the fate of its lane
+                by_lane.setdefault(key, (way, []))[1].append(one)
+        for key, (way, mails) in by_lane.items():
+            self._dispatch.put(key, way, mails)
+        self._dispatch.staff()
+
+    def _look_up(self, one: Claimed) -> None:
+        waiting = self._unsorted.setdefault(one.domain, [])
+        waiting.append(one)
+        if len(waiting) == 1:
+            self._spawn(self._sort_later(one.domain))
+
+    async def _sort_later(self, domain: str) -> None:
+        trouble = await self._traffic.look_up(domain)
+        mails = self._unsorted.pop(domain, [])
+        if trouble is None:
+            self._sort(mails)
             return
-        wanting = deque(sorted((lane for lane in self._lanes.values() if lane.wants_courier), key=lambda it: it.couriers))
-        while wanting:
-            lane = wanting.popleft()
-            if self._slots > 0:
-                self._start_courier(lane)
-                if lane.couriers < min(lane.allowed, lane.backlog):
-                    wanting.append(lane)
-            elif lane.couriers > 0 or not self._dismiss_one_idle():
-                return  # a courier sent home staffs again when its slot is free
+        for one in mails:
+            self._finish_unsent(one, trouble)
 
-    def _start_courier(self, lane: Lane) -> None:
-        self._slots -= 1
-        lane.couriers += 1
-        self._couriers.create_task(self._employ(lane), name=f"courier {lane.key}")
+    def _spawn(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Run something that a stop may cancel."""
+        task = self._tasks.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
-    async def _employ(self, lane: Lane) -> None:
-        courier = Courier(self._office, lane)
-        try:
-            while not self._stopping and (trip := await courier.next_trip(self._patience(lane))) is not None:
-                await courier.carry(trip)
-                if lane.wants_courier:
-                    self._staff()
-        finally:
-            await courier.put_back()
-            if self._stopping:
-                self._take_back(lane)
-            self._slots += 1
-            lane.couriers -= 1
-            self._drop_if_empty(lane)
-            self._staff()
-            await courier.go_home()
-
-    def _patience(self, lane: Lane) -> float:
-        """Return how many seconds a courier may wait for mail: none while another lane waits for its slot."""
-        wanted = self._slots == 0 and lane.backlog == 0 and any(it.couriers == 0 for it in self._lanes.values())
-        return 0 if wanted else self._settings.connection_idle_seconds
-
-    def _drop_if_empty(self, lane: Lane) -> None:
-        if lane.couriers == 0 and lane.backlog == 0:
-            self._lanes.pop(lane.key, None)
-
-    def _dismiss_one_idle(self) -> bool:
-        return any(lane.dismiss_idle() for lane in self._lanes.values())
-
-    def _dismiss_idle_couriers(self) -> None:
-        while self._dismiss_one_idle():
-            pass
+    def _sort_again(self, provider: str) -> None:
+        """Look again at what waits to go directly to a provider: it is paused, or goes another way from now on."""
+        if not self._stopping:
+            self._sort(self._dispatch.take_waiting(provider))
 
     def _busy_domains(self) -> list[str]:
-        most = self._settings.per_destination * _WAITING_A_CONNECTION
-        return [key for key, lane in self._lanes.items() if lane.plan.kind == "mx" and lane.backlog >= most]
+        return [*self._dispatch.busy_domains(), *self._unsorted]
 
     def _busy_turns(self, room: int, busy_domains: Collection[str]) -> list[tuple[int, str]]:
         """Return the pairs of priority and project that hold more than a claim would give them.
@@ -260,6 +267,10 @@ class Deliverer:
         """
         held = Counter((one.priority, one.project_id) for one in self._in_hand.values() if one.domain not in busy_domains)
         return [turn for turn, count in held.items() if count > room // 2]
+
+    def _finish_unsent(self, one: Claimed, result: Result) -> None:
+        """Finish what no courier took."""
+        self._finish(Finished(one, result, confirmed=False, started_at=self._relay.clock.now(), milliseconds=0))
 
     def _finish(self, finished: Finished) -> None:
         if self._closed:
@@ -270,7 +281,10 @@ class Deliverer:
         self._relay.db.write_joint(self._record, finished).add_done_callback(partial(self._recorded, finished))
 
     def _record(self, tx: "sa.Connection", batch: list[Finished]) -> list[Verdict]:
-        return record(tx, batch, self._schedule, now=self._relay.clock.now())
+        now = self._relay.clock.now()
+        verdicts = record(tx, batch, self._schedule, now=now)
+        queue_notices(tx, self._postmaster, batch, verdicts, now=now)
+        return verdicts
 
     def _recorded(self, finished: Finished, future: asyncio.Future[Verdict]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -298,6 +312,7 @@ class Deliverer:
             tls=finished.tls,
             ms=finished.milliseconds,
             reply=verdict.text,
+            rule=verdict.found.rule if verdict.found else None,
         )
 
 

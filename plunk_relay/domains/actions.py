@@ -32,18 +32,33 @@ class Identity:
     domain: str
     verified: bool
     keys: tuple[DkimKey, ...]
+    return_path: bool = False
+    """The MX record that brings bounces to us was found."""
 
 
 async def find_identity(relay: Relay, project_id: str, domain: str) -> Identity | None:
     """Return the project's identity for a domain (exact name, any case), or None; remembered for a few seconds."""
+    return await _find_identity(relay, domain, project_id=project_id)
+
+
+async def find_signer(relay: Relay, domain: str) -> Identity | None:
+    """Return the verified identity of whatever project has the domain, or None: it signs what the relay itself writes."""
+    identity = await _find_identity(relay, domain, project_id=None)
+    return identity if identity is not None and identity.verified else None
+
+
+async def _find_identity(relay: Relay, domain: str, *, project_id: str | None) -> Identity | None:
     name = to_ascii_domain(domain)
 
     async def load() -> Identity | None:
         found = await relay.db.read(queries.find_domain_named, name)
-        if found is None or found.project_id != project_id:
+        if found is None or project_id not in (None, found.project_id):
             return None
         keys, _ = _split_generations(await relay.db.read(queries.list_keys, found.id))
-        return Identity(found.id, found.domain, found.verified, tuple(_open_key(relay, key) for key in keys))
+        return_path = (found.records or {}).get("return-path") == "Success"
+        return Identity(
+            found.id, found.domain, found.verified, tuple(_open_key(relay, key) for key in keys), return_path=return_path
+        )
 
     return await relay.memory.remember(_IDENTITIES, (project_id, name), load)
 
@@ -110,6 +125,13 @@ async def trust_domain(relay: Relay, domain: Domain) -> Domain:
     return replace(domain, verified=True, trusted=True, status="Success")
 
 
+async def set_receiving(relay: Relay, domain: Domain, *, receiving: bool) -> Domain:
+    """Accept mail to the domain at the inbound door, or stop that; it has an effect while the domain is verified."""
+    now = relay.clock.now()
+    await relay.db.write(queries.set_receiving, domain.id, receiving=receiving, now=now)
+    return replace(domain, receiving=receiving, updated_at=now)
+
+
 async def rotate_keys(relay: Relay, domain: Domain) -> Domain:
     """Give a domain new keys under new selectors.
 
@@ -155,7 +177,9 @@ async def describe_records(relay: Relay, domain: Domain) -> list[DnsRecord]:
     public = [SigningKey(key.selector, key.algorithm, key.public_record) for key in successors or signing]
     if successors:
         public += [SigningKey(key.selector, key.algorithm, key.public_record, replaced=True) for key in signing]
-    return list_records(domain.domain, public, relay_host=relay.hostname, statuses=domain.records)
+    return list_records(
+        domain.domain, public, relay_host=relay.hostname, statuses=domain.records, receiving=domain.receiving
+    )
 
 
 def _split_generations(keys: Sequence[StoredDkimKey]) -> tuple[list[StoredDkimKey], list[StoredDkimKey]]:

@@ -1,8 +1,8 @@
-"""What may be asked about domains? List, add, verify, delete (contract section 7)."""
+"""What may be asked about domains? List, add, verify, switch receiving, delete (contract section 7)."""
 
 from datetime import datetime
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictBool
 
 from plunk_relay.domains import actions, queries
 from plunk_relay.domains.queries import Domain
@@ -26,7 +26,7 @@ class RecordBody(ApiModel):
     priority: int | None = Field(None, description="For MX records")
     required: bool = Field(description="Needed before mail can be sent; the others help it to arrive")
     purpose: str = Field(
-        description="dkim-rsa, dkim-ed25519 (-old: being replaced), spf, return-path, return-path-spf or dmarc"
+        description="dkim-rsa, dkim-ed25519 (-old: being replaced), spf, return-path, return-path-spf, dmarc or inbound"
     )
     status: str = Field(description="NotStarted, Pending (absent), Failed (another value), Success, TemporaryFailure")
 
@@ -38,6 +38,7 @@ class DomainBody(ApiModel):
     domain: str
     verified: bool
     status: str
+    receiving: bool = Field(description="Mail to the domain is accepted here")
     dkim_tokens: list[str]
     project_id: str
     records: list[RecordBody]
@@ -63,6 +64,13 @@ class NewDomain(ApiModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"domain": "example.com"}]})
     domain: str = Field(min_length=3, max_length=253, description="Bare name, such as example.com")
     project_id: str | None = Field(None, description="Accepted and passed over: the key names the project")
+
+
+class DomainChange(ApiModel):
+    """What to change about a domain."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"receiving": True}]})
+    receiving: StrictBool = Field(description="Accept mail to the domain; it needs the MX record that is shown then")
 
 
 class Verification(ApiModel):
@@ -118,6 +126,18 @@ async def verify_domain(relay: Relay, caller: Caller, domain_id: str) -> Verific
     )
 
 
+@endpoint("PATCH", "/domains/{domain_id}", tag=_TAG, errors=(NotFound, ValidationFailed))
+async def change_domain(relay: Relay, caller: Caller, domain_id: str, body: DomainChange) -> DomainBody:
+    """Switch receiving on or off.
+
+    Mail to a verified domain with receiving on becomes a mail with status RECEIVED and an `email.received` event; its
+    sender becomes a contact.
+    """
+    domain = await actions.get_domain(relay, caller.project_id, _check_id(domain_id))
+    changed = await actions.set_receiving(relay, domain, receiving=body.receiving)
+    return _body(changed, await actions.describe_records(relay, changed))
+
+
 @endpoint("DELETE", "/domains/{domain_id}", tag=_TAG, errors=(NotFound, Conflict, ValidationFailed))
 async def delete_domain(relay: Relay, caller: Caller, domain_id: str) -> Deleted:
     """Remove a domain that no template and no unfinished campaign uses."""
@@ -137,6 +157,7 @@ def _body(domain: Domain, records: list[DnsRecord]) -> DomainBody:
         domain=domain.domain,
         verified=domain.verified,
         status=domain.status,
+        receiving=domain.receiving,
         dkim_tokens=_tokens(records),
         project_id=domain.project_id,
         records=[_record(record) for record in records],
@@ -161,4 +182,4 @@ def _tokens(records: list[DnsRecord]) -> list[str]:
     return [record.name.partition(".")[0] for record in records if record.purpose.startswith("dkim")]
 
 
-ENDPOINTS: list[Endpoint] = [list_domains, add_domain, verify_domain, delete_domain]
+ENDPOINTS: list[Endpoint] = [list_domains, add_domain, verify_domain, change_domain, delete_domain]

@@ -24,6 +24,8 @@ class Domain:
     checked_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    receiving: bool = False
+    """Mail to it is accepted at the inbound door."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ def set_trusted(tx: sa.Connection, domain_id: str, *, now: datetime) -> None:
     """Count a domain as verified by the operator's word."""
     values = {"verified": True, "trusted": True, "status": "Success", "updated_at": now}
     tx.execute(sa.update(domains).where(domains.c.id == domain_id).values(values))
+
+
+def set_receiving(tx: sa.Connection, domain_id: str, *, receiving: bool, now: datetime) -> None:
+    """Switch receiving on or off."""
+    tx.execute(sa.update(domains).where(domains.c.id == domain_id).values(receiving=receiving, updated_at=now))
 
 
 def retire_keys(tx: sa.Connection, keys: Sequence[StoredDkimKey], *, now: datetime) -> None:

@@ -39,9 +39,17 @@ class SigningKey:
 
 
 def list_records(
-    domain: str, keys: Sequence[SigningKey], *, relay_host: str, statuses: Mapping[str, Any] | None = None
+    domain: str,
+    keys: Sequence[SigningKey],
+    *,
+    relay_host: str,
+    statuses: Mapping[str, Any] | None = None,
+    receiving: bool = False,
 ) -> list[DnsRecord]:
-    """Return the records for a domain in the order to paste them, with their last known statuses."""
+    """Return the records for a domain in the order to paste them, with their last known statuses.
+
+    The MX record of the domain itself belongs to them only when it is to receive mail here.
+    """
     bounce = f"{RETURN_PATH_LABEL}.{domain}"
     spf = f"v=spf1 a:{relay_host} ~all"
     records = [
@@ -60,6 +68,7 @@ def list_records(
         DnsRecord("TXT", bounce, spf, False, "return-path-spf"),
         DnsRecord("TXT", f"_dmarc.{domain}", "v=DMARC1; p=none;", False, "dmarc"),
     ]
+    records += [DnsRecord("MX", domain, relay_host, False, "inbound", priority=10)] if receiving else []
     known = statuses or {}
     return [
         DnsRecord(r.type, r.name, r.value, r.required, r.purpose, known.get(r.purpose, r.status), r.priority)

@@ -131,8 +131,11 @@ _SENDING = Prepared(
     .values(status="SENDING")
 )
 _DOT = Prepared(
-    sa.update(deliveries).where(deliveries.c.id == sa.bindparam("row_id")).values(dot_sent_at=sa.bindparam("moment"))
+    sa.update(deliveries)
+    .where(deliveries.c.id == sa.bindparam("row_id"))
+    .values(dot_sent_at=sa.bindparam("moment"), last_address=sa.bindparam("peer_address"))
 )
+_NO_DOT = Prepared(sa.update(deliveries).where(deliveries.c.id == sa.bindparam("row_id")).values(dot_sent_at=None))
 _OUTCOME = Prepared(
     sa.update(deliveries)
     .where(deliveries.c.id == sa.bindparam("row_id"), _QUEUED)
@@ -141,6 +144,7 @@ _OUTCOME = Prepared(
         due_at=sa.bindparam("new_due_at"),
         lease_owner=None,
         dot_sent_at=None,
+        last_address=sa.bindparam("peer_address"),
         attempts=deliveries.c.attempts + sa.bindparam("counted"),
         unknown_outcomes=deliveries.c.unknown_outcomes + sa.bindparam("unknown"),
         last_reply=sa.bindparam("reply"),
@@ -236,10 +240,19 @@ def _claimed(row: Sequence[Any]) -> Claimed:
     return Claimed(*head)
 
 
-def mark_dots(tx: sa.Connection, dots: Sequence[tuple[str, datetime]]) -> list[None]:
-    """Note when the final dots of deliveries are about to go out: from then on they may arrive without our knowing."""
-    _DOT.run_many(tx, [{"row_id": delivery_id, "moment": moment} for delivery_id, moment in dots])
+def mark_dots(tx: sa.Connection, dots: Sequence[tuple[str, datetime, str]]) -> list[None]:
+    """Note when, and to which address, the final dots of deliveries are about to go out.
+
+    From then on they may arrive without our knowing.
+    """
+    _DOT.run_many(tx, [{"row_id": row_id, "moment": moment, "peer_address": peer} for row_id, moment, peer in dots])
     return [None] * len(dots)
+
+
+def clear_dots(tx: sa.Connection, ids: Sequence[str]) -> list[None]:
+    """Take the marks of deliveries back: their connection ended before the dots could leave."""
+    _NO_DOT.run_many(tx, [{"row_id": delivery_id} for delivery_id in ids])
+    return [None] * len(ids)
 
 
 def record_outcomes(tx: sa.Connection, rows: list[dict[str, Any]], tries: list[dict[str, Any]]) -> None:

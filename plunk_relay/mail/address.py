@@ -3,7 +3,7 @@
 import binascii
 import re
 from dataclasses import dataclass
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.utils import getaddresses
 
@@ -84,7 +84,7 @@ def decode_words(text: str) -> str:
         return text
     try:
         return str(make_header(decode_header(text)))
-    except (HeaderParseError, LookupError, UnicodeError, binascii.Error, ValueError):
+    except (MessageError, LookupError, UnicodeError, binascii.Error, ValueError):  # of the charset, too
         return text
 
 

@@ -7,7 +7,8 @@ whole body. From and Subject are signed once more than they occur, so that none 
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+from plunk_relay.spool import PIECE_BYTES, Buffer, Held
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 SIGNED_HEADERS = frozenset(dkim.DKIM.SHOULD) | {b"list-unsubscribe-post", b"feedback-id", b"auto-submitted"}
@@ -77,12 +80,27 @@ def public_record(key: DkimKey) -> str:
 
 def sign(message: bytes, *, domain: str, keys: Sequence[DkimKey], timestamp: int) -> bytes:
     """Return a DKIM-Signature field for each key, CRLF-terminated, to put in front of the message (CRLF lines)."""
+    if len(message) > PIECE_BYTES:
+        return sign_pieces(Held(message).pieces(), domain=domain, keys=keys, timestamp=timestamp)
     head, _, body = message.partition(b"\r\n\r\n")
+    digest = hashlib.sha256(canonicalize_body(body)).digest()
+    return _sign(head, digest, domain=domain, keys=keys, timestamp=timestamp)
+
+
+def sign_pieces(pieces: Iterable[Buffer], *, domain: str, keys: Sequence[DkimKey], timestamp: int) -> bytes:
+    """Do the same for a message that comes in pieces: no more than a few of them are held."""
+    rest, start = iter(pieces), b""
+    while b"\r\n\r\n" not in start and (piece := next(rest, None)) is not None:
+        start += bytes(piece)
+    head, _, body = start.partition(b"\r\n\r\n")
+    return _sign(head, hash_body(itertools.chain([body], rest)), domain=domain, keys=keys, timestamp=timestamp)
+
+
+def _sign(head: bytes, body_digest: bytes, *, domain: str, keys: Sequence[DkimKey], timestamp: int) -> bytes:
     fields = split_fields(head + b"\r\n")
     names = signed_names(fields)
     selected = b"".join(canonicalize_field(field) for field in select_fields(fields, names))
-    body_hash = base64.b64encode(hashlib.sha256(canonicalize_body(body)).digest())
-    common = _SignedParts(domain, timestamp, names, body_hash, selected)
+    common = _SignedParts(domain, timestamp, names, base64.b64encode(body_digest), selected)
     return b"".join(_signature(common, key) for key in keys)
 
 
@@ -162,12 +180,34 @@ def canonicalize_field(field: _Field) -> bytes:
 
 def canonicalize_body(body: bytes) -> bytes:
     """Write a body in relaxed form (RFC 6376 3.4.4): blanks squeezed, none at line ends, no empty lines at the end."""
-    if b"\t" in body or b"  " in body or b" \r\n" in body:
-        body = _squeeze(body).replace(b" \r\n", b"\r\n")
+    body = _relax_lines(body)
     end = len(body)
     while body.endswith(b"\r\n", 0, end):
         end -= 2
     return b"" if end == 0 else body[:end] + b"\r\n"
+
+
+def hash_body(pieces: Iterable[Buffer]) -> bytes:
+    """Return the SHA-256 of a body's relaxed form; its lines must not be longer than what may be held."""
+    digest, rest, empty_lines = hashlib.sha256(), b"", 0
+    for piece in pieces:
+        data = rest + bytes(piece)
+        end = data.rfind(b"\r\n") + 2 if b"\r\n" in data else 0
+        lines, rest = _relax_lines(data[:end]), data[end:]
+        text = canonicalize_body(lines)
+        if text:  # so the empty lines before it were not the last ones
+            digest.update(b"\r\n" * empty_lines + text)
+            empty_lines = 0
+        empty_lines += (len(lines) - len(text)) // 2
+    if rest:
+        digest.update(b"\r\n" * empty_lines + canonicalize_body(rest))
+    return digest.digest()
+
+
+def _relax_lines(text: bytes) -> bytes:
+    if b"\t" in text or b"  " in text or b" \r\n" in text:
+        return _squeeze(text).replace(b" \r\n", b"\r\n")
+    return text
 
 
 def _squeeze(text: bytes) -> bytes:

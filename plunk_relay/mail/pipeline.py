@@ -29,6 +29,7 @@ class PipelineProtocol(asyncio.Protocol):
 
     def __init__(self, transport: asyncio.WriteTransport) -> None:
         self._transport = transport
+        self._paused = False
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._replies: deque[Reply] = deque()
@@ -46,6 +47,40 @@ class PipelineProtocol(asyncio.Protocol):
         """Send; a closed connection is noticed by the next read."""
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def expect(self) -> None:
+        """Take a reply that comes before the next `read` as the answer to what is being sent."""
+        self._expected = 1
+
+    @property
+    def answered(self) -> bool:
+        """Whether a reply is there already."""
+        return bool(self._replies)
+
+    def limit_buffer(self) -> None:
+        """Let `drain` know of every octet that has not left yet."""
+        self._transport.set_write_buffer_limits(high=1, low=0)
+
+    async def drain(self, patience_seconds: float) -> None:
+        """Wait until what was written has left, a reply came, or the connection ended.
+
+        A peer that takes nothing for so long is given up; a slow one may take its time.
+        """
+        await asyncio.sleep(0)  # others want to work too, and the end of the connection is told by the loop
+        left, deadline = self._transport.get_write_buffer_size(), self._loop.time() + patience_seconds
+        while self._paused and self._failure is None and not self._replies:
+            timer = self._loop.call_at(deadline, self._wake)
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+            before, left = left, self._transport.get_write_buffer_size()
+            if left < before:
+                deadline = self._loop.time() + patience_seconds
+            elif self._loop.time() >= deadline and self._paused:
+                self._break_off(PeerLate("the peer takes no more of the message"))
 
     async def read(self, count: int, timeout_seconds: float) -> list[Reply]:
         """Return the next `count` replies, fewer when the connection ends before.
@@ -85,6 +120,15 @@ class PipelineProtocol(asyncio.Protocol):
             self._take_line(line.rstrip(b"\r\n").decode("utf-8", "replace"))
         if len(self._buffer) + sum(map(len, self._lines)) > _LONGEST_REPLY:
             self._break_off(PeerBabbles("the reply is too long"))
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """Note that the peer does not keep up."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Note that all has left."""
+        self._paused = False
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -137,5 +181,6 @@ def _join(lines: list[str]) -> Reply:
     first = read_reply(code, lines[0][4:])
     if len(lines) == 1:
         return first
-    rest = [read_reply(code, line[4:]).text for line in lines[1:]]
-    return Reply(code, first.enhanced, " ".join([first.text, *rest])[:500])
+    replies = [first, *(read_reply(code, line[4:]) for line in lines[1:])]
+    garbled = next((reply for reply in replies if reply.code != code), None)
+    return garbled or Reply(code, first.enhanced, " ".join(reply.text for reply in replies)[:500])

@@ -5,7 +5,6 @@ aiosmtplib does it; what comes out is a `Session`, which `transport` carries mes
 
 import asyncio
 import base64
-import functools
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -14,8 +13,11 @@ from typing import Literal, cast
 import aiosmtplib
 from aiosmtplib import SMTPResponseException
 
+from plunk_relay.mail.certificates import Untrusted
 from plunk_relay.mail.conversation import Conversation
 from plunk_relay.mail.outcome import Bounced, Deferred, Reply, judge_refusal, read_reply, sanitize
+from plunk_relay.mail.strict_client import StrictClient
+from plunk_relay.mail.tls import NO_POLICY, TlsFacts, TlsPolicy, TlsTrouble, explain_tls_failure, judge_tls, tls_context
 
 TlsMode = Literal["off", "may", "required", "implicit"]
 
@@ -31,7 +33,11 @@ class Peer:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     verify: bool = False
+    """An authority must vouch for the certificate, for `host`; else it is judged for the record only."""
     source_address: str | None = None
+    authorities: str | None = None
+    """PEM file of authorities that are trusted beside the system's."""
+    policy: TlsPolicy = NO_POLICY
 
     def __str__(self) -> str:
         return f"{self.host}[{self.address}]:{self.port}"
@@ -39,24 +45,37 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Longest waits in seconds: for a connection, a reply to a command, to the final dot, to QUIT."""
+    """Longest waits in seconds: for a connection, a reply to a command, to the final dot, to QUIT.
+
+    `head_start`: how long a host's first address may take before its second one is called too.
+    """
 
     connect: float = 30.0
     reply: float = 300.0
     final_reply: float = 600.0
     farewell: float = 2.0
+    head_start: float = 2.5
 
 
 class ConnectionFailed(Exception):
-    """No session came about; `outcome` is what it means for the mail if no other host does better."""
+    """No session came about; `outcome` is what it means for the mail if no other host does better.
 
-    def __init__(self, outcome: Deferred | Bounced) -> None:
+    `tls_trouble` is set when it was for its TLS.
+    """
+
+    def __init__(self, outcome: Deferred | Bounced, tls_trouble: TlsTrouble | None = None) -> None:
         super().__init__(str(outcome.reply))
         self.outcome = outcome
+        self.tls_trouble = tls_trouble
 
 
 class _TlsFailed(Exception):
-    """The session could not be encrypted."""
+    """The session could not be encrypted; `lasting`: nor will it be, as the peer does not offer it, or is not trusted."""
+
+    def __init__(self, trouble: TlsTrouble, *, lasting: bool = False) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
+        self.lasting = lasting
 
 
 _CONNECTION_TROUBLE = (OSError, aiosmtplib.SMTPException, _TlsFailed, TimeoutError, ValueError)
@@ -69,34 +88,42 @@ class Session:
     smtp: aiosmtplib.SMTP
     transport: asyncio.Transport
     extensions: dict[str, str]
-    tls: str
-    """Protocol and whether the certificate was verified, or none."""
+    tls: TlsFacts
 
 
-async def open_session(peer: Peer, conversation: Conversation, *, local_hostname: str, timeouts: Timeouts) -> Session:
-    """Connect, greet, encrypt as the peer's mode says, sign in; raises ConnectionFailed.
+async def open_session(
+    peer: Peer, conversation: Conversation, *, local_hostname: str, timeouts: Timeouts, sock: socket.socket | None = None
+) -> Session:
+    """Connect, greet, encrypt as the peer's mode says, sign in; raises ConnectionFailed. `sock` is connected already.
 
-    Mode `may` uses STARTTLS where offered, unverified, and starts again in clear when that fails.
+    Mode `may` uses STARTTLS where offered, whatever the certificate, and starts again in clear when that fails.
     """
-    conversation.remark(f"connecting to {peer}")
+    if sock is None:
+        conversation.remark(f"connecting to {peer}")
+    if peer.policy.name:
+        conversation.remark(f"TLS policy: {peer.policy.name}")
     try:
-        smtp = await _begin(peer, local_hostname, timeouts, conversation)
+        smtp, tls = await _begin(peer, local_hostname, timeouts, conversation, sock)
     except _CONNECTION_TROUBLE as error:
-        raise ConnectionFailed(_explain(error, peer, conversation)) from error
-    transport = cast("asyncio.Transport", smtp.transport)
-    return Session(smtp, transport, dict(smtp.esmtp_extensions), _describe_tls(smtp, peer))
+        trouble = error.trouble if isinstance(error, _TlsFailed) else None
+        raise ConnectionFailed(_explain(error, peer, conversation), trouble) from error
+    return Session(smtp, cast("asyncio.Transport", smtp.transport), dict(smtp.esmtp_extensions), tls)
 
 
-async def _begin(peer: Peer, local_hostname: str, timeouts: Timeouts, conversation: Conversation) -> aiosmtplib.SMTP:
-    smtp = await _greet(peer, local_hostname, timeouts, conversation)
+async def _begin(
+    peer: Peer, local_hostname: str, timeouts: Timeouts, conversation: Conversation, sock: socket.socket | None
+) -> tuple[aiosmtplib.SMTP, TlsFacts]:
+    smtp = await _greet(peer, local_hostname, timeouts, conversation, sock)
     try:
+        tls = _judge(smtp, peer, conversation) if peer.tls == "implicit" else TlsFacts()
         if peer.tls in ("may", "required"):
             try:
-                await _encrypt(smtp, peer, conversation)
+                tls = await _encrypt(smtp, peer, conversation)
             except _TlsFailed as error:
                 if peer.tls == "required":
                     raise
                 conversation.remark(f"{error}, once more in clear")
+                tls = TlsFacts(trouble=error.trouble)
                 smtp.close()
                 smtp = await _greet(peer, local_hostname, timeouts, conversation)
         if peer.username is not None:
@@ -104,18 +131,24 @@ async def _begin(peer: Peer, local_hostname: str, timeouts: Timeouts, conversati
     except BaseException:
         smtp.close()
         raise
-    return smtp
+    return smtp, tls
 
 
-async def _greet(peer: Peer, local_hostname: str, timeouts: Timeouts, conversation: Conversation) -> aiosmtplib.SMTP:
-    smtp = aiosmtplib.SMTP(
+async def _greet(
+    peer: Peer,
+    local_hostname: str,
+    timeouts: Timeouts,
+    conversation: Conversation,
+    sock: socket.socket | None = None,
+) -> aiosmtplib.SMTP:
+    smtp = StrictClient(
         hostname=peer.host,
-        sock=await _connect(peer, timeouts.connect),
+        sock=sock or await connect_socket(peer, timeouts.connect),
         local_hostname=local_hostname,
         timeout=timeouts.reply,
         use_tls=peer.tls == "implicit",
         start_tls=False,
-        tls_context=_tls_context(peer.verify),
+        tls_context=tls_context(verify=peer.verify, authorities=peer.authorities),
     )
     try:
         banner = await smtp.connect()
@@ -155,7 +188,8 @@ def _check_quiet(smtp: aiosmtplib.SMTP, peer: Peer) -> None:
         raise aiosmtplib.SMTPException(f"{peer.host} sent what nobody asked for: {text[:100]!r}")
 
 
-async def _connect(peer: Peer, timeout_seconds: float) -> socket.socket:
+async def connect_socket(peer: Peer, timeout_seconds: float) -> socket.socket:
+    """Connect, from the source address if there is one; raises OSError or TimeoutError."""
     family = socket.AF_INET6 if ":" in peer.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
@@ -171,23 +205,34 @@ async def _connect(peer: Peer, timeout_seconds: float) -> socket.socket:
     return sock
 
 
-async def _encrypt(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation) -> None:
-    """Start TLS where it is offered, or raise _TlsFailed."""
+async def _encrypt(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation) -> TlsFacts:
+    """Start TLS where it is offered, or raise _TlsFailed; EHLO is said again (RFC 3207 4.2)."""
     if not smtp.supports_extension("starttls"):
+        trouble = TlsTrouble("starttls-not-supported", f"{peer.host} does not offer STARTTLS")
         if peer.tls == "required":
-            raise _TlsFailed(f"{peer.host} does not offer STARTTLS, which the settings require")
-        return
+            raise _TlsFailed(trouble, lasting=True)
+        return TlsFacts(trouble=trouble)
     conversation.client("STARTTLS")
     try:
-        await smtp.starttls(server_hostname=peer.host)
-        conversation.remark(f"TLS: {_describe_tls(smtp, peer)}")
+        await smtp.starttls(server_hostname=peer.policy.dane.base if peer.policy.dane else peer.host)
+        tls = _judge(smtp, peer, conversation)
         answer = await smtp.ehlo()
     except SMTPResponseException as error:
-        raise _TlsFailed(f"STARTTLS refused: {read_reply(error.code, error.message)}") from error
-    except (OSError, ValueError) as error:  # ValueError: a host name that TLS cannot ask for
-        raise _TlsFailed(f"TLS handshake failed: {error}") from error
+        text = f"STARTTLS refused: {read_reply(error.code, error.message)}"
+        raise _TlsFailed(TlsTrouble("starttls-not-supported", text)) from error
+    except (OSError, ValueError, Untrusted) as error:  # ValueError: a host name that TLS cannot ask for
+        lasting = isinstance(error, Untrusted | ssl.SSLCertVerificationError)
+        raise _TlsFailed(explain_tls_failure(error), lasting=lasting) from error
     conversation.server(f"{answer.code} {answer.message}")
     _check_quiet(smtp, peer)
+    return tls
+
+
+def _judge(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation) -> TlsFacts:
+    """Say what TLS the session has; raises Untrusted."""
+    tls = judge_tls(smtp.get_transport_info("ssl_object"), peer.policy, host=peer.host, checked=peer.verify)
+    conversation.remark(f"TLS: {tls.describe(peer.policy)}{f': {tls.trouble.text}' if tls.trouble else ''}")
+    return tls
 
 
 async def _sign_in(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation) -> None:
@@ -210,21 +255,6 @@ def _redact(text: str, peer: Peer) -> str:
     return text
 
 
-@functools.cache
-def _tls_context(verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _describe_tls(smtp: aiosmtplib.SMTP, peer: Peer) -> str:
-    tls = smtp.get_transport_info("ssl_object")
-    return "none" if tls is None else f"{tls.version()} {'verified' if peer.verify else 'unverified'}"
-
-
 def _explain(error: Exception, peer: Peer, conversation: Conversation) -> Deferred | Bounced:
     """Say what the failure to open a session means; only a reply of the peer to what every client says is for good."""
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
@@ -234,8 +264,14 @@ def _explain(error: Exception, peer: Peer, conversation: Conversation) -> Deferr
     if isinstance(error, SMTPResponseException) and 200 <= error.code < 600:
         reply = read_reply(error.code, error.message)
         conversation.server(str(reply))
-        return judge_refusal(reply)
+        return judge_refusal(reply, about_recipient=False)
+    if isinstance(error, _TlsFailed):
+        text = sanitize(str(error))
+        conversation.remark(text)
+        if error.lasting and peer.policy.bounces:
+            return Bounced(Reply(550, "5.7.30", f"the message requires TLS that is verified: {text}"))
+        return Deferred(Reply(451, "4.7.5", f"{peer.policy.name}: {text}" if peer.policy.name else text))
     text = "connection timed out" if isinstance(error, TimeoutError) else str(error.args[-1] if error.args else error)
     text = sanitize(text) or type(error).__name__
     conversation.remark(text)
-    return Deferred(Reply(451, "4.7.5" if isinstance(error, _TlsFailed) else "4.4.1", text))
+    return Deferred(Reply(451, "4.4.1", text))

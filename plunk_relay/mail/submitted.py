@@ -1,17 +1,22 @@
 """What must change in a message that an application submitted? Very little (RFC 6409): its MIME and headers are kept.
 
 Bcc and our own `X-Plunk-*` options are taken out, Date and Message-ID added when missing, a Received line put in front;
-every other byte stays, unless a line is too long for SMTP. Only the header block is parsed, and the body is copied once.
+every other byte stays, unless a line is too long for SMTP. Only the header block is parsed; the body is copied once, and
+that of a large message not at all.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from typing import Generic, TypeVar
 
 from plunk_relay.mail.address import Mailbox, decode_words, parse_mailboxes
 from plunk_relay.mail.line_length import LineTooLongError, has_long_lines, shorten_lines
+from plunk_relay.spool import ByteSource, Held, Joined
+
+M = TypeVar("M")
 
 _REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _NEEDED = (b"date", b"message-id")
@@ -23,10 +28,10 @@ class MalformedMessage(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """A message ready to be kept, and what we need to know of it."""
+class Submitted(Generic[M]):
+    """A message ready to be kept, as `bytes` or as a `ByteSource`, and what we need to know of it."""
 
-    message: bytes
+    message: M
     message_id: str
     senders: Sequence[Mailbox]
     """Every mailbox of every From field; RFC 5322 3.6 wants exactly one field."""
@@ -38,9 +43,11 @@ class Submitted:
     options: Mapping[str, str]
     """Values of `X-Plunk-<Name>` by lower-cased name, such as `tag`."""
     received_count: int
+    tls_optional: bool
+    """It says `TLS-Required: No` (RFC 8689 5)."""
 
 
-def measure_headers(raw: bytearray) -> int:
+def measure_headers(raw: bytes | bytearray) -> int:
     """Return how many bytes the header block has; cheap, to be asked before it is parsed."""
     if raw.startswith(b"\r\n"):
         return 0
@@ -48,14 +55,31 @@ def measure_headers(raw: bytearray) -> int:
     return len(raw) if place < 0 else place + 2
 
 
-def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date: datetime) -> Submitted:
+def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date: datetime) -> Submitted[bytes]:
     """Read the headers of `raw` (CRLF lines) and return it ready; raises MalformedMessage.
 
     `received` is a whole Received field with its CRLF; `message_id` (without brackets) is used when there is none.
     """
     raw = _with_short_lines(raw)
     end = measure_headers(raw)
-    fields = _split(bytes(raw[:end]))
+    body = memoryview(raw)[end:] if end < len(raw) else b"\r\n"
+    return _prepare(bytes(raw[:end]), lambda head: b"".join([head, body]), received, message_id, date)
+
+
+def prepare_large(
+    source: ByteSource, head: bytes, *, received: bytes, message_id: str, date: datetime
+) -> Submitted[ByteSource]:
+    """Do the same for a message that is not held; `head` is its header block. Its lines must be short enough."""
+
+    def join(ready: bytes) -> ByteSource:
+        return Joined(ready, source, len(head)) if len(head) < source.size else Held(ready + b"\r\n")
+
+    return _prepare(head, join, received, message_id, date)
+
+
+def _prepare(head: bytes, join: Callable[[bytes], M], received: bytes, message_id: str, date: datetime) -> Submitted[M]:
+    """Read a header block and change it; `join` makes a message of it."""
+    fields = _split(head)
     values: dict[bytes, list[str]] = {}
     for name, field in fields:
         values.setdefault(name, []).append(_unfold(field))
@@ -65,7 +89,7 @@ def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date:
     added += f"Message-ID: <{message_id}>\r\n".encode() if b"message-id" in missing else b""
     kept = b"".join(field for name, field in fields if not (name in missing or _is_removed(name)))
     return Submitted(
-        message=b"".join([received, kept, added, memoryview(raw)[end:] if end < len(raw) else b"\r\n"]),
+        message=join(received + kept + added),
         message_id=own_id,
         senders=[box for value in values.get(b"from", []) for box in _read_mailboxes(value)],
         from_fields=len(values.get(b"from", [])),
@@ -78,6 +102,7 @@ def prepare_submitted(raw: bytearray, *, received: bytes, message_id: str, date:
             if name.startswith(b"x-plunk-")
         },
         received_count=len(values.get(b"received", [])),
+        tls_optional=[value.strip().lower() for value in values.get(b"tls-required", [])] == ["no"],
     )
 
 

@@ -1,11 +1,14 @@
 """How is a message handed to another server? A connection that is opened once and carries many transactions.
 
 aiosmtplib connects, greets, encrypts and signs in; `pipeline` then carries the transactions: MAIL, RCPT and DATA in one
-packet where PIPELINING is offered, the body in one write, each recipient with an outcome of its own (RFC 5321, 2920).
+packet where PIPELINING is offered, the body in one write (a large one as fast as the peer takes it), each recipient with
+an outcome of its own (RFC 5321, 2920).
 """
 
+import re
+import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from plunk_relay.mail.address import to_ascii_domain
@@ -13,6 +16,10 @@ from plunk_relay.mail.conversation import Conversation
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Outcome, Reply, Unknown, judge_refusal
 from plunk_relay.mail.pipeline import PipelineProtocol
 from plunk_relay.mail.session import Peer, Session, Timeouts, open_session
+
+_CHUNK_BYTES = 131072
+"""How much of a message is written at once."""
+_LIMIT = re.compile(r"\b(RCPTMAX|MAILMAX)=([1-9][0-9]{0,5})(?!\S)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,8 @@ class Envelope:
     sender: str
     recipients: tuple[str, ...]
     message: bytes
+    require_tls: bool = False
+    """Every server on the way must keep to verified TLS (RFC 8689)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Transaction:
     """What came of an envelope, recipient by recipient."""
 
     outcomes: dict[str, Outcome]
+    """A recipient that is not here was not asked about: the peer takes only so many in one transaction."""
     host_refused: Deferred | Bounced | None = None
     """Set when this host does not take the message at all: another of the domain's hosts may."""
 
@@ -39,9 +49,12 @@ class Connection:
     def __init__(self, peer: Peer, session: Session, timeouts: Timeouts) -> None:
         self.peer = peer
         self.messages_sent = 0
-        self.tls_description = session.tls
+        self.tls = session.tls
+        self.tls_description = session.tls.describe(peer.policy)
         self._timeouts = timeouts
         self._extensions = session.extensions
+        self._limits = {name.upper(): int(most) for name, most in _LIMIT.findall(session.extensions.get("limits", ""))}
+        self._transactions = 0
         self._smtp = session.smtp
         self._pipeline = PipelineProtocol(session.transport)
         session.transport.set_protocol(self._pipeline)
@@ -50,26 +63,46 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, peer: Peer, conversation: Conversation, *, local_hostname: str, timeouts: Timeouts | None = None
+        cls,
+        peer: Peer,
+        conversation: Conversation,
+        *,
+        local_hostname: str,
+        timeouts: Timeouts | None = None,
+        sock: socket.socket | None = None,
     ) -> Self:
-        """Begin a session with the peer; raises ConnectionFailed."""
+        """Begin a session with the peer, on `sock` when that is connected to it already; raises ConnectionFailed."""
         chosen = timeouts or Timeouts()
-        return cls(peer, await open_session(peer, conversation, local_hostname=local_hostname, timeouts=chosen), chosen)
+        session = await open_session(peer, conversation, local_hostname=local_hostname, timeouts=chosen, sock=sock)
+        return cls(peer, session, chosen)
 
     @property
     def usable(self) -> bool:
         """Whether another transaction may be tried on it."""
         return not self._leaving and self._pipeline.failure is None
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether it carried as many transactions as the peer said that it takes on one connection (RFC 9422 4.1)."""
+        return self._transactions >= self._limits.get("MAILMAX", self._transactions + 1)
+
+    def takes(self, message: bytes) -> bool:
+        """Tell whether the peer takes the octets as they are; else they must be converted (RFC 6152, 6531)."""
+        if message.isascii():
+            return True
+        head = message[: message.find(b"\r\n\r\n")]
+        return "8bitmime" in self._extensions and (head.isascii() or ("smtputf8" in self._extensions and _is_utf8(head)))
+
     async def send(
         self, envelope: Envelope, conversation: Conversation, *, before_dot: Callable[[], None] | None = None
     ) -> Transaction:
-        """Carry one transaction; `before_dot` is called before the body and its final dot are written."""
+        """Carry one transaction; `before_dot` is called before the final dot is written."""
         outcomes = self._check_abilities(envelope)
         wanted = [address for address in envelope.recipients if address not in outcomes]
         if not wanted:
             refusal = next(o for o in outcomes.values() if isinstance(o, Bounced))
             return Transaction(outcomes, host_refused=refusal)
+        wanted = wanted[: self._limits.get("RCPTMAX")]
         try:
             mail, replies, data = await self._announce(envelope, wanted, conversation)
         except (ConnectionError, TimeoutError) as error:
@@ -77,7 +110,7 @@ class Connection:
             conversation.remark(str(error))
             return Transaction(outcomes | dict.fromkeys(wanted, Deferred(_lost(error))))
         if mail.code // 100 != 2:
-            verdict = self._refusal(mail)
+            verdict = self._refusal(mail, about_recipient=False)
             self._leave_refused(data)
             return Transaction(
                 outcomes | dict.fromkeys(wanted, verdict), host_refused=verdict if mail.code // 100 == 5 else None
@@ -86,6 +119,8 @@ class Connection:
         accepted = [address for address in wanted if address not in outcomes]
         if accepted:
             ending = await self._transfer(envelope.message, data, conversation, before_dot)
+            if isinstance(ending, Bounced) and len(accepted) > 1:
+                ending = replace(ending, about_recipient=False)  # which of them it means is not said
             return Transaction(outcomes | dict.fromkeys(accepted, ending))
         if data is not None and data.code == 354:
             await self._send_nothing(conversation)
@@ -113,8 +148,13 @@ class Connection:
         """Refuse what the peer cannot take: better a clear bounce than mangled mail (RFC 6152, 6531, 1870)."""
         refusal: Reply | None = None
         limit = self._extensions.get("size", "")
-        if "8bitmime" not in self._extensions and not envelope.message.isascii():
+        fits = self.takes(envelope.message)
+        if not fits and "8bitmime" not in self._extensions:
             refusal = Reply(554, "5.6.3", f"{self.peer.host} does not support 8-bit messages")
+        elif not fits:
+            refusal = Reply(554, "5.6.9", f"{self.peer.host} does not support internationalised headers")
+        elif envelope.require_tls and not (self.tls.verified and "requiretls" in self._extensions):
+            refusal = Reply(550, "5.7.30", f"{self.peer.host} does not support REQUIRETLS, which the message asks for")
         elif limit.isdigit() and 0 < int(limit) < len(envelope.message):
             refusal = Reply(552, "5.3.4", f"the message is larger than the {limit} octets that {self.peer.host} takes")
         if refusal is not None:
@@ -128,10 +168,14 @@ class Connection:
     def _mail_command(self, envelope: Envelope, recipients: Sequence[str]) -> str:
         sender = _to_wire(envelope.sender)
         parameters = f" SIZE={len(envelope.message)}" if "size" in self._extensions else ""
-        if "8bitmime" in self._extensions and not envelope.message.isascii():
+        utf8 = not (sender.isascii() and all(_to_wire(address).isascii() for address in recipients))
+        if not envelope.message.isascii():
             parameters += " BODY=8BITMIME"
-        if not (sender.isascii() and all(_to_wire(address).isascii() for address in recipients)):
+            utf8 = utf8 or not envelope.message[: envelope.message.find(b"\r\n\r\n")].isascii()
+        if utf8:
             parameters += " SMTPUTF8"
+        if envelope.require_tls:
+            parameters += " REQUIRETLS"
         return f"MAIL FROM:<{sender}>{parameters}"
 
     async def _announce(
@@ -146,6 +190,7 @@ class Connection:
         if self._needs_reset:
             await self._exchange(["RSET"], conversation)
             self._needs_reset = False
+        self._transactions += 1
         mail, *rest = await self._exchange(commands, conversation)
         lost = _lost(self._pipeline.failure)
         replies = {address: rest[index] if index < len(rest) else lost for index, address in enumerate(recipients)}
@@ -190,11 +235,16 @@ class Connection:
         """Send the body after a 354 and return the verdict for the accepted recipients."""
         if data is None or data.code != 354:
             return self._refusal(data or _lost(self._pipeline.failure))
+        conversation.client(f"[{len(message)} octets]")
+        end = await self._upload(message) if len(message) > _CHUNK_BYTES else message
+        if self._pipeline.failure is not None or self._pipeline.answered:
+            return await self._break_off_upload(conversation)
         if before_dot is not None:
             before_dot()
-        conversation.client(f"[{len(message)} octets]")
-        self._pipeline.write(_stuff(message))
+        self._pipeline.write(_stuff(end) + (b".\r\n" if end.endswith(b"\r\n") else b"\r\n.\r\n"))
         try:
+            if end is not message:
+                await self._pipeline.drain(self._timeouts.reply)
             reply = (await self._pipeline.read(1, self._timeouts.final_reply))[0]
         except (ConnectionError, TimeoutError) as error:
             self._leaving = True
@@ -203,6 +253,34 @@ class Connection:
         conversation.server_reply(str(reply))
         self.messages_sent += 1
         return Delivered(reply) if reply.code // 100 == 2 else self._refusal(reply)
+
+    async def _upload(self, message: bytes) -> bytes:
+        """Send a large message as fast as the peer takes it, but for its end, which is returned.
+
+        Stops when the connection ends or the peer answers: it does not wait for the rest then.
+        """
+        self._pipeline.limit_buffer()
+        self._pipeline.expect()
+        start = 0
+        while 1 < (after := message.find(b"\r\n", start + _CHUNK_BYTES) + 2) < len(message):
+            self._pipeline.write(_stuff(message[start:after]))
+            await self._pipeline.drain(self._timeouts.reply)
+            if self._pipeline.failure is not None or self._pipeline.answered:
+                break
+            start = after
+        return message[start:]
+
+    async def _break_off_upload(self, conversation: Conversation) -> Deferred | Bounced:
+        """Say what it means that the peer did not wait for the final dot: it did not take the message."""
+        try:
+            reply = (await self._pipeline.read(1, self._timeouts.reply))[0]
+        except (ConnectionError, TimeoutError) as error:
+            self._leaving = True
+            conversation.remark(str(error))
+            return Deferred(_lost(error))
+        conversation.server_reply(str(reply))
+        self.abort()
+        return self._refusal(reply)
 
     async def _send_nothing(self, conversation: Conversation) -> None:
         """End a transaction whose recipients were all refused although DATA was let through (RFC 2920 3.1)."""
@@ -222,11 +300,11 @@ class Connection:
         if data is not None and data.code == 354:
             self.abort()
 
-    def _refusal(self, reply: Reply) -> Deferred | Bounced:
+    def _refusal(self, reply: Reply, *, about_recipient: bool = True) -> Deferred | Bounced:
         self._needs_reset = True
         if reply.code == 421:
             self._leaving = True
-        return judge_refusal(reply)
+        return judge_refusal(reply, about_recipient=about_recipient)
 
 
 def _lost(error: Exception | None) -> Reply:
@@ -239,9 +317,15 @@ def _to_wire(address: str) -> str:
     return f"{local}@{to_ascii_domain(domain)}" if at and local.isascii() and not domain.isascii() else address
 
 
-def _stuff(message: bytes) -> bytes:
-    """Double leading dots and add the final one (RFC 5321 4.5.2)."""
-    stuffed = message.replace(b"\r\n.", b"\r\n..") if b"\r\n." in message else message
-    if stuffed.startswith(b"."):
-        stuffed = b"." + stuffed
-    return stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n")
+def _stuff(lines: bytes) -> bytes:
+    """Double leading dots (RFC 5321 4.5.2)."""
+    stuffed = lines.replace(b"\r\n.", b"\r\n..") if b"\r\n." in lines else lines
+    return b"." + stuffed if stuffed.startswith(b".") else stuffed
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -29,6 +29,7 @@ class Project:
     billing_limit_transactional: int | None
     created_at: datetime
     updated_at: datetime
+    billing_limit_inbound: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ _COLUMNS = [
         "billing_limit_transactional",
         "created_at",
         "updated_at",
+        "billing_limit_inbound",
     )
 ]
 _SELECT = sa.select(*_COLUMNS)

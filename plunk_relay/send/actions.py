@@ -29,7 +29,7 @@ from plunk_relay.mail.address import Mailbox, domain_of, normalize_address
 from plunk_relay.mail.template import contact_urls, has_placeholders, merge_scope, render
 from plunk_relay.projects.actions import get_project
 from plunk_relay.relay import Relay
-from plunk_relay.send.request import AddressObject, AttachmentBody, SendRequest
+from plunk_relay.send.request import SHORTEST_LIFETIME_SECONDS, AddressObject, AttachmentBody, SendRequest
 from plunk_relay.templates.queries import Template, find_template
 from plunk_relay.web.endpoint import KeyHold
 from plunk_relay.web.meta import list_reasons
@@ -56,6 +56,7 @@ class Message:
     request: SendRequest
     tag: str | None = None
     never_twice: bool = False
+    tls_wish: str | None = None
 
     @property
     def needs_contact(self) -> bool:
@@ -71,6 +72,7 @@ async def send_message(
     hold: KeyHold | None = None,
     tag: str | None = None,
     never_twice: bool = False,
+    tls_wish: str | None = None,
 ) -> list[QueuedMail]:
     """Queue one mail a recipient; all or nothing, and the Idempotency-Key that `hold` holds is settled with them.
 
@@ -79,7 +81,8 @@ async def send_message(
     """
     await _refuse_when_full(relay)
     _check_attachments(relay, request)
-    message = replace(await _resolve(relay, project_id, request), tag=tag, never_twice=never_twice)
+    choose_lifetime(relay, request.expires_in)  # raises early
+    message = replace(await _resolve(relay, project_id, request), tag=tag, never_twice=never_twice, tls_wish=tls_wish)
     await check_billing(relay, project_id, len(request.to))
     for _ in range(_RENDER_TRIES):
         contacts = await _find_contacts(relay, message)
@@ -164,6 +167,19 @@ async def _default_sender(relay: Relay, project_id: str) -> str:
         fault = {"field": "from", "message": text, "code": "required"}
         raise ValidationFailed([FieldError(**fault)], text, details={"errors": [fault]})
     return f"no-reply@{verified[-1].domain}"
+
+
+def choose_lifetime(relay: Relay, seconds: int | None, *, field: str = "expiresIn") -> timedelta:
+    """Return how long a mail may be tried; raises ValidationFailed, which names `field`, for a wish out of bounds."""
+    longest = timedelta(hours=relay.settings.delivery.lifetime_hours)
+    if seconds is None:
+        return longest
+    most = int(longest.total_seconds())
+    if not SHORTEST_LIFETIME_SECONDS <= seconds <= most:
+        text = f"Must be whole seconds from {SHORTEST_LIFETIME_SECONDS} to {most}"
+        code = "too_small" if seconds < SHORTEST_LIFETIME_SECONDS else "too_big"
+        raise ValidationFailed([FieldError(field, text, code)])
+    return timedelta(seconds=seconds)
 
 
 async def check_billing(relay: Relay, project_id: str, recipients: int) -> None:
@@ -309,7 +325,7 @@ class _Draft:
     def mail(self, subject: str, content_id: str, attachments_id: str | None) -> NewMail:
         """Return the mail to queue."""
         message, request = self.message, self.message.request
-        lifetime = timedelta(hours=self.relay.settings.delivery.lifetime_hours)
+        lifetime = choose_lifetime(self.relay, request.expires_in)
         return NewMail(
             email_id=self.email_id,
             delivery_id=new_id(),
@@ -340,4 +356,5 @@ class _Draft:
             tag=message.tag,
             tracked=request.tracking,
             never_twice=message.never_twice,
+            tls_wish=message.tls_wish,
         )

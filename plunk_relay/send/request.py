@@ -19,6 +19,7 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 _HEADER_NAME = re.compile(r"[!-9;-~]+\Z")
 _SENDER_SHAPE = "Give the sender as an e-mail address or as an object with `email` and, if you like, `name`"
 MOST_RECIPIENTS = 10_000
+SHORTEST_LIFETIME_SECONDS = 30
 MOST_LEVELS = 100
 
 
@@ -216,6 +217,12 @@ class SendRequest(ApiModel):
     )
     attachments: list[AttachmentBody] | None = Field(None, description="Files to send along")
     tracking: bool | None = Field(None, description="Opens and clicks for this mail; unset: the project's setting")
+    expires_in: int | None = Field(
+        None,
+        ge=SHORTEST_LIFETIME_SECONDS,
+        description="Lifetime in whole seconds, for one-time codes: not delivered later, and tried a last time before "
+        "its end. At most, and when unset, what the operator has set (4 days). An extension of this relay",
+    )
 
     @property
     def sender_name(self) -> str | None:

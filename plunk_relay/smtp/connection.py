@@ -16,7 +16,7 @@ from plunk_relay.smtp.replies import BARE_LF, STOPPING, SmtpReply
 
 _CHUNK = 262144
 _LINGER_SECONDS = 3.0
-_HANDSHAKE_SECONDS = 30.0
+HANDSHAKE_SECONDS = 30.0
 _GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
 
 
@@ -124,7 +124,7 @@ class Connection(SMTP):
         Too long a line is read over and comes back as a NUL. A bare LF ends the session when its line is not complete yet:
         such a client waits for us, and what follows must not be read as a command.
         """
-        too_long = False
+        too_long, since = False, self.loop.time()
         while (end := self._buffer.find(b"\r\n")) < 0:
             if len(self._buffer) > self._limits.max_command_bytes:
                 too_long = True
@@ -134,18 +134,19 @@ class Connection(SMTP):
                 self._closing = True
                 return None
             await self._flush()
-            if not await self._read_more():
+            if not await self._read_more(since):
                 return None
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
         return b"\x00" if too_long or end > self._limits.max_command_bytes else line
 
-    async def _read_more(self) -> bool:
-        self._waiting_since = self.loop.time()
+    async def _read_more(self, since: float) -> int:
+        """Wait for more of the client's; return how much came. Its silence counts from `since` on."""
+        self._waiting_since = since
         chunk = await self._reader.read(_CHUNK)
         self._waiting_since = None
         self._buffer += chunk
-        return bool(chunk)
+        return len(chunk)
 
     def _say(self, reply: SmtpReply) -> None:
         """Queue a reply; it goes out when nothing more of the client's is waiting."""
@@ -165,7 +166,7 @@ class Connection(SMTP):
         await self._flush()
         self._reader._buffer.clear()  # type: ignore[attr-defined]  # noqa: SLF001  what came in the same packet
         transport: Any = await self.loop.start_tls(
-            self._writer.transport, self, context, server_side=True, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+            self._writer.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
         )
         self.transport = transport
         self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 
+from plunk_relay.smtp.crowd import network_of
 from plunk_relay.smtp.queries import Counter
 from plunk_relay.smtp.replies import SmtpReply
 
@@ -85,5 +86,4 @@ def _places(address: str) -> list[tuple[str, int]]:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return [(address, 1)]
-    network = ipaddress.ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False)
-    return [(str(parsed), 1), (str(network), _NETWORK_FACTOR)]
+    return [(str(parsed), 1), (network_of(address), _NETWORK_FACTOR)]

@@ -3,9 +3,11 @@
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from plunk_relay.smtp.replies import SmtpReply
+from plunk_relay.spool import SpooledFile
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -21,7 +23,11 @@ class DoorLimits:
     errors_before_close: int = 20
     idle_seconds: float = 300.0
     session_seconds: float = 3600.0
+    max_connections: int = 1000
     max_connections_per_ip: int = 50
+    max_connections_per_network: int = 200
+    max_new_per_minute: int = 3000
+    max_idle_commands: int = 100
     slow_seconds: float = 1.0
     """How much later each error beyond `errors_before_slow` makes the next reply."""
 
@@ -32,11 +38,17 @@ class DoorOptions:
 
     hostname: str
     implicit_tls: bool = False
+    auth: bool = True
+    """Offers AUTH; a door for the mail of other servers does not."""
+    open_to_strangers: bool = False
+    """MAIL needs no AUTH: the handler decides by the recipient."""
     auth_without_tls: bool = False
     trusted: Sequence[tuple[Network, str]] = ()
     """Networks and the project id each submits as."""
     proxies: Sequence[Network] = ()
     """Sources that must begin with a PROXY protocol header, which is believed."""
+    spool: Path | None = None
+    """Directory of the nameless files that large messages are collected in; None: the system's for temporary files."""
 
 
 @dataclass(slots=True)
@@ -58,8 +70,11 @@ class Envelope:
 
     sender: str
     smtputf8: bool = False
+    require_tls: bool = False
+    """MAIL asked for REQUIRETLS (RFC 8689)."""
     recipients: list[str] = field(default_factory=list)
-    content: bytearray = field(default_factory=bytearray)
+    content: bytearray | SpooledFile = field(default_factory=bytearray)
+    """A large message is in a file, which the session closes when it has been answered."""
 
 
 class Handler(Protocol):

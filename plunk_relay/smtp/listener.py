@@ -3,13 +3,13 @@
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from pathlib import Path
 
 from plunk_relay.errors import SetupError
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
-from plunk_relay.smtp.connection import Connection
+from plunk_relay.smtp.connection import HANDSHAKE_SECONDS, Connection
+from plunk_relay.smtp.crowd import Crowd
 from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Handler
 from plunk_relay.smtp.protocol import SubmissionSession
 from plunk_relay.smtp.proxy import ProxiedServer
@@ -77,7 +77,8 @@ class Door:
         self._certificate = certificate
         self._server: asyncio.Server | ProxiedServer | None = None
         self._sessions: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        trusted = [network for network, _ in options.trusted]
+        self._crowd = Crowd(limits, trusted, asyncio.get_running_loop().time)
         self._addresses: dict[Connection, str] = {}
         self._stopping = False
 
@@ -100,7 +101,11 @@ class Door:
             self._server = ProxiedServer(self._make_session, listener, self._options.proxies, tls)
         else:
             self._server = await asyncio.get_running_loop().create_server(
-                self._make_session, sock=listener, ssl=tls, backlog=_BACKLOG
+                self._make_session,
+                sock=listener,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+                backlog=_BACKLOG,
             )
 
     async def stop(self, grace_seconds: float) -> None:
@@ -118,24 +123,19 @@ class Door:
             session.drop()
 
     def admit(self, session: Connection, address: str) -> SmtpReply | None:
-        """Count a session; refuse it when its address has too many or the door is closing."""
+        """Count a session; refuse it when there are too many or the door is closing."""
         if self._stopping:
             return STOPPING
         self._sessions.add(session)
         self._addresses[session] = address
-        self._by_address[address] += 1
-        if self._by_address[address] > self._limits.max_connections_per_ip:
-            return SmtpReply(421, "4.7.0", "Too many connections from your address")
-        return None
+        return self._crowd.enter(address)
 
     def leave(self, session: Connection) -> None:
         """Forget a session."""
         self._sessions.discard(session)
         address = self._addresses.pop(session, None)
         if address is not None:
-            self._by_address[address] -= 1
-            if self._by_address[address] <= 0:
-                del self._by_address[address]
+            self._crowd.leave(address)
 
     def _make_session(self, address: str = "") -> SubmissionSession:
         return SubmissionSession(

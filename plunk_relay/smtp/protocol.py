@@ -14,7 +14,7 @@ from plunk_relay.errors import RelayError, ValidationFailed
 from plunk_relay.log import get_logger
 from plunk_relay.smtp.auth import MECHANISMS, read_credentials
 from plunk_relay.smtp.connection import Connection, SessionRegistry
-from plunk_relay.smtp.data import MessageReader, check_line_ends
+from plunk_relay.smtp.data import MessageReader
 from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Envelope, Handler
 from plunk_relay.smtp.replies import BAD_SEQUENCE, BAD_SYNTAX, NEEDS_SMTPUTF8, OK, TROUBLE, SmtpReply
 from plunk_relay.smtp.syntax import check_mail_parameters, parse_path
@@ -22,6 +22,7 @@ from plunk_relay.smtp.syntax import check_mail_parameters, parse_path
 log = get_logger("smtp")
 _HTTP_VERBS = frozenset({"GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT", "DELETE", "PATCH"})
 _LONGEST_DELAY_SECONDS = 5.0
+_LEAST_PROGRESS_BYTES = 1000
 
 
 class SubmissionSession(Connection):
@@ -43,6 +44,8 @@ class SubmissionSession(Connection):
         self._find_tls_context = tls_context
         self._envelope: Envelope | None = None
         self._errors = 0
+        self._idle_commands = 0
+        """Commands of a client that is not known, since its last message."""
 
     async def _greet(self) -> None:
         self._client.project_id = self._find_trusted_project()
@@ -70,10 +73,20 @@ class SubmissionSession(Connection):
         if verb in _HTTP_VERBS:
             self._say(SmtpReply(421, "4.7.0", "This is a mail server, not a web server"))
             self._closing = True
+        elif self._is_idling(verb):
+            self._say(SmtpReply(421, "4.7.0", "Too many commands that lead to no mail"))
+            self._closing = True
         elif command is None:
             await self._refuse(SmtpReply(500, "5.5.1", "Unknown command"))
         else:
             await self._run(command, argument.strip())
+
+    def _is_idling(self, verb: str) -> bool:
+        """Count a command; tell whether a stranger has given too many and nothing came of them."""
+        if self._client.project_id is not None or verb in ("RCPT", "DATA"):
+            return False
+        self._idle_commands += 1
+        return self._idle_commands > self._limits.max_idle_commands
 
     async def _run(self, command: "Callable[[SubmissionSession, str], Awaitable[SmtpReply | None]]", argument: str) -> None:
         try:
@@ -118,6 +131,8 @@ class SubmissionSession(Connection):
         lines += ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
         if not self._client.tls and self._find_tls_context() is not None:
             lines.append("STARTTLS")
+        if self._offers_requiretls():
+            lines.append("REQUIRETLS")
         if self._may_authenticate():
             lines.append(f"AUTH {' '.join(MECHANISMS)}")
         text = "".join(f"250-{line}\r\n" for line in lines[:-1]) + f"250 {lines[-1]}\r\n"
@@ -170,11 +185,17 @@ class SubmissionSession(Connection):
         client.project_id = self._find_trusted_project()
         self._envelope = None
 
+    def _offers_requiretls(self) -> bool:
+        """Only what came over TLS can ask for TLS all the way (RFC 8689 2); a door for strangers forwards nothing."""
+        return self._client.tls and not self._options.open_to_strangers
+
     def _may_authenticate(self) -> bool:
-        return self._client.tls or self._options.auth_without_tls
+        return self._options.auth and (self._client.tls or self._options.auth_without_tls)
 
     async def _auth(self, argument: str) -> SmtpReply | None:
         mechanism, _, initial = argument.partition(" ")
+        if not self._options.auth:
+            return SmtpReply(502, "5.5.1", "AUTH is not offered here")
         if self._client.authenticated or self._envelope is not None:
             return BAD_SEQUENCE
         if not self._client.helo:
@@ -202,7 +223,7 @@ class SubmissionSession(Connection):
             return SmtpReply(503, "5.5.1", "Say EHLO first")
         if self._envelope is not None:
             return SmtpReply(503, "5.5.1", "A transaction is under way; RSET ends it")
-        if self._client.project_id is None:
+        if self._client.project_id is None and not self._options.open_to_strangers:
             return SmtpReply(530, "5.7.0", "Authentication required")
         path = parse_path(argument, "FROM", null_allowed=True)
         if isinstance(path, SmtpReply):
@@ -210,17 +231,18 @@ class SubmissionSession(Connection):
         smtputf8 = "SMTPUTF8" in path.parameters
         if not (smtputf8 or path.address.isascii()):
             return NEEDS_SMTPUTF8
-        refusal = check_mail_parameters(path.parameters, self._limits.max_message_bytes)
+        most = self._limits.max_message_bytes
+        refusal = check_mail_parameters(path.parameters, most, requiretls=self._offers_requiretls())
         refusal = refusal or await self._handler.check_sender(self._client, path.address)
         if refusal is not None:
             return refusal
-        self._envelope = Envelope(path.address, smtputf8)
+        self._envelope = Envelope(path.address, smtputf8, require_tls="REQUIRETLS" in path.parameters)
         return SmtpReply(250, "2.1.0", "Sender ok")
 
     async def _rcpt(self, argument: str) -> SmtpReply:
         if self._envelope is None:
             return SmtpReply(503, "5.5.1", "Say MAIL first")
-        path = parse_path(argument, "TO")
+        path = parse_path(argument, "TO", postmaster_allowed=self._options.open_to_strangers)
         if isinstance(path, SmtpReply):
             return path
         if path.parameters:
@@ -244,7 +266,7 @@ class SubmissionSession(Connection):
         if not envelope.recipients:
             return SmtpReply(554, "5.5.1", "No valid recipients")
         self._say(SmtpReply(354, "", "End data with <CR><LF>.<CR><LF>"))
-        reader = MessageReader(self._limits.max_message_bytes)
+        reader = MessageReader(self._limits.max_message_bytes, self._options.spool)
         self._in_message = True
         try:
             if not await self._receive(reader):
@@ -253,22 +275,31 @@ class SubmissionSession(Connection):
             return await self._accept(envelope, reader)
         finally:
             self._in_message = False
+            reader.close()
 
     async def _receive(self, reader: MessageReader) -> bool:
         """Read to the final dot; False when the client is gone."""
+        since, came = self.loop.time(), 0
         while not reader.feed(self._buffer):
             await self._flush()
-            if not await self._read_more():
+            if reader.overflows:
+                await asyncio.to_thread(reader.spool)
+            if came >= _LEAST_PROGRESS_BYTES:  # less in `idle_seconds` is as good as silence
+                since, came = self.loop.time(), 0
+            count = await self._read_more(since)
+            if not count:
                 self._closing = True
                 return False
+            came += count
         return True
 
     async def _accept(self, envelope: Envelope, reader: MessageReader) -> SmtpReply:
-        if reader.too_large:
-            return SmtpReply(552, "5.3.4", f"The message is larger than {self._limits.max_message_bytes} bytes")
-        envelope.content = reader.take()
-        refusal = check_line_ends(envelope.content)
-        return refusal or await self._handler.accept_message(self._client, envelope)
+        content = await asyncio.to_thread(reader.take) if reader.spooled else reader.take()
+        if isinstance(content, SmtpReply):
+            return content
+        envelope.content = content
+        self._idle_commands = 0
+        return await self._handler.accept_message(self._client, envelope)
 
 
 def _reply_to(error: RelayError) -> SmtpReply:

@@ -17,6 +17,7 @@ _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _LONGEST_LINE = 107
 _HEADER_SECONDS = 10.0
 _TROUBLE_SECONDS = 1.0
+_HANDSHAKE_SECONDS = 30.0
 _FAMILIES = {0x11: 4, 0x21: 16}
 """Bytes of an address, by address family and transport: TCP over IPv4 and over IPv6."""
 _UNSPECIFIED = 0x00
@@ -117,7 +118,12 @@ class ProxiedServer:
         """Read the header when one is due, and hand the connection over."""
         try:
             address = await self._read_header(connection, peer) if self._is_proxy(peer) else ""
-            await self._loop.connect_accepted_socket(lambda: self._make_session(address), connection, ssl=self._tls)
+            await self._loop.connect_accepted_socket(
+                lambda: self._make_session(address),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
+            )
         except (BadProxyHeader, TimeoutError) as error:
             log.warning("no valid header from the proxy", proxy=peer, error=str(error) or "none came in time")
             connection.close()

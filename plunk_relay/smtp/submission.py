@@ -1,11 +1,13 @@
 """What is done with submitted mail? Who may send as whom, and how a message gets into the queue."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from plunk_relay.contacts.actions import ContactChange
 from plunk_relay.domains.actions import check_sender
@@ -15,18 +17,20 @@ from plunk_relay.errors import NotFound, RelayError, SetupError, Unavailable
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
 from plunk_relay.mail.address import Mailbox, normalize_address
-from plunk_relay.mail.submitted import MalformedMessage, Submitted, measure_headers, prepare_submitted
+from plunk_relay.mail.line_length import LineTooLongError, has_long_lines_in, shorten
+from plunk_relay.mail.submitted import MalformedMessage, Submitted, measure_headers, prepare_large, prepare_submitted
 from plunk_relay.projects.actions import get_project, identify_key, resolve_project
 from plunk_relay.relay import Relay
-from plunk_relay.send.actions import check_billing, send_message
+from plunk_relay.send.actions import check_billing, choose_lifetime, send_message
 from plunk_relay.send.request import SendRequest
 from plunk_relay.smtp.guard import COUNTER_PREFIX, LoginGuard
-from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Envelope
+from plunk_relay.smtp.handler import Client, DoorOptions, Envelope
+from plunk_relay.smtp.limits import check_room, door_limits
 from plunk_relay.smtp.listener import Certificate, Door
 from plunk_relay.smtp.queries import list_counters, store_counters
-from plunk_relay.smtp.replies import STOPPING, SmtpReply
+from plunk_relay.smtp.replies import CANNOT_STORE, SmtpReply
+from plunk_relay.spool import ByteSource, SpooledFile, spool_directory
 from plunk_relay.web.binding import bind
-from plunk_relay.web.meta import list_reasons
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 log = get_logger("smtp")
 _BAD_LOGIN = SmtpReply(535, "5.7.8", "Wrong user or password; the user is plunk, the password a secret key (sk_...)")
 _USER = "plunk"
+_AnySubmitted = Submitted[bytes] | Submitted[ByteSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,16 @@ class Submission:
         self._relay = relay
         self._log = log.bind()  # once: a log line a mail is written through it
         self._guard = guard
+        self._logins: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By address: one password after the other is looked at, so that none slips past the limit."""
 
     async def authenticate(self, client: Client, username: str, password: str) -> str | SmtpReply:
         """Return the project whose secret key the password is; the same work is done for an unknown user."""
+        lock = self._logins.setdefault(client.address, asyncio.Lock())
+        async with lock:
+            return await self._check_password(client, username, password)
+
+    async def _check_password(self, client: Client, username: str, password: str) -> str | SmtpReply:
         refusal = self._guard.check(client.address)
         if refusal is not None:
             return refusal
@@ -78,7 +90,7 @@ class Submission:
     async def check_recipient(self, client: Client, envelope: Envelope, address: str) -> SmtpReply | None:
         """Accept any recipient while there is room to store mail."""
         del client, envelope, address
-        return await self._check_room()
+        return await check_room(self._relay)
 
     async def accept_message(self, client: Client, envelope: Envelope) -> SmtpReply:
         """Queue the message for every recipient in one unit of work; 250 after the commit."""
@@ -88,12 +100,12 @@ class Submission:
         queue_id, now = new_id(), self._relay.clock.now()
         received = _received_field(client, envelope, self._relay.hostname, queue_id, now)
         try:
-            message = prepare_submitted(
-                envelope.content, received=received, message_id=f"{queue_id}@{self._relay.hostname}", date=now
-            )
-        except MalformedMessage as error:
+            message = await self._prepare(envelope.content, received, queue_id, now)
+        except (MalformedMessage, LineTooLongError) as error:
             return SmtpReply(554, "5.6.0", f"Malformed message: {error}")
-        envelope.content.clear()  # the database makes a copy of its own while it stores
+        except OSError as error:
+            log.error("a large message cannot be spooled", error=error.strerror)
+            return CANNOT_STORE
         sender = await self._check_message(client, envelope, message)
         if isinstance(sender, SmtpReply):
             return sender
@@ -104,6 +116,17 @@ class Submission:
         self._relay.wakes.deliveries.set()
         return SmtpReply(250, "2.0.0", f"queued as {queued[0].delivery_id}")
 
+    async def _prepare(
+        self, content: bytearray | SpooledFile, received: bytes, queue_id: str, now: datetime
+    ) -> _AnySubmitted:
+        message_id = f"{queue_id}@{self._relay.hostname}"
+        if isinstance(content, SpooledFile):
+            most = self._relay.settings.smtp.max_header_bytes
+            return await asyncio.to_thread(_prepare_spooled, content, most, received, message_id, now)
+        message = prepare_submitted(content, received=received, message_id=message_id, date=now)
+        content.clear()  # the database makes a copy of its own while it stores
+        return message
+
     async def _store_failures(self) -> None:
         """Keep the guard's counts beyond a restart; when nothing can be stored they still count until then."""
         stored, deleted = self._guard.take_changes()
@@ -111,22 +134,16 @@ class Submission:
             with suppress(Unavailable):
                 await self._relay.db.write(store_counters, stored, deleted)
 
-    async def _check_room(self) -> SmtpReply | None:
-        if self._relay.stopping.is_set():
-            return STOPPING
-        reasons = await list_reasons(self._relay)
-        return SmtpReply(452, "4.3.1", f"Cannot store mail now: {reasons[0]}") if reasons else None
-
     async def _check_acceptance(self, client: Client, envelope: Envelope) -> SmtpReply | None:
         """Check what needs no look into the message; one that was being sent when the server began to stop is taken."""
-        refusal = None if self._relay.stopping.is_set() else await self._check_room()
+        refusal = None if self._relay.stopping.is_set() else await check_room(self._relay)
         if refusal is not None:
             return refusal
         project = await get_project(self._relay, client.project_id or "")
         if project.disabled:
             return SmtpReply(550, "5.7.1", "This project is disabled; ask the operator of this relay")
         most = self._relay.settings.smtp.max_header_bytes
-        if measure_headers(envelope.content) > most:
+        if measure_headers(_beginning(envelope.content, most + 4)) > most:
             return SmtpReply(552, "5.3.4", f"The header block is larger than {most} bytes")
         return None
 
@@ -139,7 +156,7 @@ class Submission:
             return SmtpReply(550, "5.7.1", error.message)
         return None
 
-    async def _check_message(self, client: Client, envelope: Envelope, message: Submitted) -> Mailbox | SmtpReply:
+    async def _check_message(self, client: Client, envelope: Envelope, message: _AnySubmitted) -> Mailbox | SmtpReply:
         """Check hops and the From field; return the author."""
         settings = self._relay.settings.smtp
         if message.received_count > settings.max_received_headers:
@@ -155,25 +172,27 @@ class Submission:
         return message.senders[0]
 
     async def _queue(
-        self, client: Client, envelope: Envelope, message: Submitted, sender: Mailbox, queue_id: str
+        self, client: Client, envelope: Envelope, message: _AnySubmitted, sender: Mailbox, queue_id: str
     ) -> list[QueuedMail]:
         project_id = client.project_id or ""
+        expires_in = _read_seconds(message.options.get("expires-in"))
+        lifetime = choose_lifetime(self._relay, expires_in, field="X-Plunk-Expires-In")
         if "template" in message.options:
             return await send_message(
                 self._relay,
                 project_id,
-                _template_request(envelope, message, sender),
+                _template_request(envelope, message, sender, expires_in),
                 tag=message.options.get("tag"),
                 never_twice=_switch(message.options.get("never-twice")) or False,
+                tls_wish=_tls_wish(envelope, message),
             )
         recipients = _distinct(envelope.recipients)
         await check_billing(self._relay, project_id, len(recipients))
         now = self._relay.clock.now()
         content = Content(new_id(), project_id, "MIME", message.message)
         ids = [queue_id, *(new_id() for _ in recipients[1:])]
-        expires_at = now + timedelta(hours=self._relay.settings.delivery.lifetime_hours)
         mails = [
-            _new_mail(project_id, envelope, message, sender, recipient, delivery_id, content.id, expires_at)
+            _new_mail(project_id, envelope, message, sender, recipient, delivery_id, content.id, now + lifetime)
             for recipient, delivery_id in zip(recipients, ids, strict=True)
         ]
         queued = await self._relay.db.write_joint(_store, _Accepted(content, mails, now))
@@ -184,10 +203,25 @@ class Submission:
                 project=project_id,
                 sender=envelope.sender,
                 recipient=mail.recipient,
-                size=len(message.message),
+                size=content.size,
                 session=client.session_id,
             )
         return queued
+
+
+def _beginning(content: bytearray | SpooledFile, count: int) -> bytearray | bytes:
+    return content.read(0, count) if isinstance(content, SpooledFile) else content
+
+
+def _prepare_spooled(
+    content: SpooledFile, most_header_bytes: int, received: bytes, message_id: str, now: datetime
+) -> Submitted[ByteSource]:
+    """Make a large message ready; for a thread."""
+    if has_long_lines_in(content):
+        content.rewrite(shorten(content))
+    beginning = content.read(0, 2 * most_header_bytes)  # its header block may have grown a little
+    head = beginning[: measure_headers(beginning)]
+    return prepare_large(content, head, received=received, message_id=message_id, date=now)
 
 
 def _store(tx: "sa.Connection", batch: Sequence[_Accepted]) -> list[list[QueuedMail]]:
@@ -199,7 +233,7 @@ def _store(tx: "sa.Connection", batch: Sequence[_Accepted]) -> list[list[QueuedM
 def _new_mail(
     project_id: str,
     envelope: Envelope,
-    message: Submitted,
+    message: _AnySubmitted,
     sender: Mailbox,
     recipient: str,
     delivery_id: str,
@@ -230,7 +264,14 @@ def _new_mail(
         tag=message.options.get("tag"),
         tracked=_switch(message.options.get("track")),
         never_twice=_switch(message.options.get("never-twice")) or False,
+        notify=_switch(message.options.get("notify")) is not False,
+        tls_wish=_tls_wish(envelope, message),
     )
+
+
+def _tls_wish(envelope: Envelope, message: _AnySubmitted) -> str | None:
+    """Return what is stored as `tls_wish`; REQUIRETLS wins over the header (RFC 8689 4.1)."""
+    return "REQUIRED" if envelope.require_tls else "OPTIONAL" if message.tls_optional else None
 
 
 def _distinct(recipients: Sequence[str]) -> list[str]:
@@ -246,7 +287,14 @@ def _switch(value: str | None) -> bool | None:
     return None if value is None else words.get(value.lower())
 
 
-def _template_request(envelope: Envelope, message: Submitted, sender: Mailbox) -> SendRequest:
+def _read_seconds(value: str | None) -> int | None:
+    """Read a whole number; what is none becomes 0, which is out of all bounds."""
+    if value is None:
+        return None
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else 0
+
+
+def _template_request(envelope: Envelope, message: _AnySubmitted, sender: Mailbox, expires_in: int | None) -> SendRequest:
     """Make the send request for a message that names a template: its body is the template's, not the message's."""
     body = {
         "to": [
@@ -258,6 +306,7 @@ def _template_request(envelope: Envelope, message: Submitted, sender: Mailbox) -
         **({"subject": message.subject} if message.subject else {}),
         **({"reply": message.reply_to} if message.reply_to else {}),
         "tracking": _switch(message.options.get("track")),
+        "expiresIn": expires_in,
     }
     return bind(SendRequest, body)
 
@@ -291,16 +340,7 @@ async def submission_doors(relay: Relay) -> list[Door]:
         else None
     )
     trusted = [(entry.network, await _trusted_project(relay, entry.project)) for entry in settings.trusted]
-    limits = DoorLimits(
-        max_message_bytes=settings.max_message_bytes,
-        max_recipients=settings.max_recipients,
-        max_command_bytes=settings.max_command_bytes,
-        errors_before_slow=settings.errors_before_slow,
-        errors_before_close=settings.errors_before_close,
-        idle_seconds=settings.idle_seconds,
-        session_seconds=settings.session_seconds,
-        max_connections_per_ip=settings.max_connections_per_ip,
-    )
+    limits = door_limits(settings)
     guard = LoginGuard(relay.clock.now, await relay.db.read(list_counters, COUNTER_PREFIX))
     handler = Submission(relay, guard)
     doors = []
@@ -316,6 +356,7 @@ async def submission_doors(relay: Relay) -> list[Door]:
             auth_without_tls=settings.auth_without_tls,
             trusted=trusted,
             proxies=settings.trusted_proxies,
+            spool=spool_directory(relay.settings.server.data_dir),
         )
         doors.append(Door(handler, options, limits, name=name, host=settings.host, port=port, certificate=certificate))
     return doors

@@ -20,8 +20,13 @@ class Path:
     parameters: dict[str, str]
 
 
-def parse_path(argument: str, keyword: str, *, null_allowed: bool = False) -> Path | SmtpReply:
-    """Read `FROM:<address> parameters`; return the refusal when it cannot be read."""
+def parse_path(
+    argument: str, keyword: str, *, null_allowed: bool = False, postmaster_allowed: bool = False
+) -> Path | SmtpReply:
+    """Read `FROM:<address> parameters`; return the refusal when it cannot be read.
+
+    `postmaster_allowed`: the name alone is an address (RFC 5321 4.5.1).
+    """
     name, colon, rest = argument.partition(":")
     found = _PATH.match(rest) if colon and name.strip().upper() == keyword else None
     if found is None:
@@ -32,6 +37,8 @@ def parse_path(argument: str, keyword: str, *, null_allowed: bool = False) -> Pa
         return BAD_SYNTAX
     if not address:
         return Path("", parameters) if null_allowed else SmtpReply(501, "5.1.3", "An empty address is not allowed here")
+    if postmaster_allowed and address.lower() == "postmaster":
+        return Path(address, parameters)
     refusal = _check(address, keyword)
     return refusal or Path(address, parameters)
 
@@ -56,8 +63,8 @@ def _parse_parameters(text: str) -> dict[str, str] | None:
     return parameters
 
 
-def check_mail_parameters(parameters: dict[str, str], most_bytes: int) -> SmtpReply | None:
-    """Refuse parameters we do not know, or a size we do not take."""
+def check_mail_parameters(parameters: dict[str, str], most_bytes: int, *, requiretls: bool = False) -> SmtpReply | None:
+    """Refuse parameters we do not know, or a size we do not take; REQUIRETLS counts only where it was offered."""
     for name, value in parameters.items():
         if name == "SIZE":
             if not value.isdigit() or len(value) > _LONGEST_NUMBER:
@@ -67,6 +74,9 @@ def check_mail_parameters(parameters: dict[str, str], most_bytes: int) -> SmtpRe
         elif name == "BODY":
             if value.upper() not in ("7BIT", "8BITMIME"):
                 return SmtpReply(501, "5.5.4", "BODY must be 7BIT or 8BITMIME")
+        elif name == "REQUIRETLS" and requiretls:
+            if value:
+                return SmtpReply(501, "5.5.4", "REQUIRETLS takes no value")
         elif name not in ("SMTPUTF8", "AUTH"):
             return SmtpReply(555, "5.5.4", f"The parameter {name} is not supported")
     return None

@@ -1,7 +1,6 @@
 """Is the server alive, ready, documented? The endpoints beside the API: no key, no envelope of their own."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,14 +87,14 @@ async def list_reasons(relay: Relay) -> list[str]:
 
 def find_shortage(relay: Relay) -> str | None:
     """Return what the disk lacks, bytes or inodes, below the limit of the settings; None when there is enough."""
-    directory = relay.settings.server.data_dir
-    least = relay.settings.limits.minimum_free_megabytes
-    free = shutil.disk_usage(directory).free // 1_000_000
-    if free < least:
-        return f"only {free} MB are free in {directory}; limits.minimum_free_megabytes is {least}"
+    directory, limits = relay.settings.server.data_dir, relay.settings.limits
     volume = os.statvfs(directory)
-    if volume.f_files and volume.f_favail < 100:
-        return f"only {volume.f_favail} inodes are free in {directory}"
+    free = volume.f_bavail * volume.f_frsize // 1_000_000
+    if free < limits.minimum_free_megabytes:
+        return f"only {free} MB are free in {directory}; limits.minimum_free_megabytes is {limits.minimum_free_megabytes}"
+    if volume.f_files and volume.f_favail < limits.minimum_free_inodes:  # some file systems count none
+        least = limits.minimum_free_inodes
+        return f"only {volume.f_favail} inodes are free in {directory}; limits.minimum_free_inodes is {least}"
     return None
 
 
@@ -119,8 +118,7 @@ def meta_endpoints(features: Sequence[Endpoint], metrics: HttpMetrics, gauges: S
     @endpoint("GET", "/metrics", tag=_TAG, auth=Auth.NONE)
     async def prometheus(relay: Relay) -> Answer:
         """Return metrics for Prometheus."""
-        for read in gauges:
-            metrics.set_gauges(await read(relay))
+        metrics.set_gauges({place: value for read in gauges for place, value in (await read(relay)).items()})
         return Answer(metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     @endpoint("GET", "/", tag=_TAG, auth=Auth.NONE)

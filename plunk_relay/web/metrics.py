@@ -34,11 +34,17 @@ class HttpMetrics:
         self._seconds.labels(route).observe(seconds)
 
     def set_gauges(self, values: Mapping[tuple[str, str], float]) -> None:
-        """Set gauges, each with the label `state`."""
+        """Set all gauges anew; the label is `state`, or `provider`."""
+        for gauge in self._gauges.values():
+            gauge.clear()
         for (name, label), value in values.items():
-            if name not in self._gauges:
-                self._gauges[name] = Gauge(name, name.replace("_", " "), ["state"], registry=self.registry)
-            self._gauges[name].labels(label).set(value)
+            self._gauge(name).labels(label).set(value)
+
+    def _gauge(self, name: str) -> Gauge:
+        if name not in self._gauges:
+            label = "provider" if "_provider_" in name else "state"
+            self._gauges[name] = Gauge(name, name.replace("_", " "), [label], registry=self.registry)
+        return self._gauges[name]
 
     def render(self) -> bytes:
         """Return the text exposition."""

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from plunk_relay.projects.actions import create_project
 from plunk_relay.relay import Relay
 from tests.kit.http import running_http
 from tests.kit.relay import Tenant, make_tenant, running_relay
@@ -32,3 +33,20 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shar
         rival = await make_tenant(relay, "rival", domain="rival.test")
         async with running_http(relay) as http:
             yield Shared(relay, http, acme, rival)
+
+
+@pytest.fixture
+async def owner(relay: Relay) -> Tenant:
+    """Make a project that sends nothing: it has no domain, whose keys take longer than most tests."""
+    return await _make_bare_tenant(relay, "owner")
+
+
+@pytest.fixture
+async def other(relay: Relay) -> Tenant:
+    """Make another project without a domain, which must not be touched."""
+    return await _make_bare_tenant(relay, "other")
+
+
+async def _make_bare_tenant(relay: Relay, name: str) -> Tenant:
+    project, keys = await create_project(relay, name, owner_id=None)
+    return Tenant(project.id, keys.public, keys.secret, "")

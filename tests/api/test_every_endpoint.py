@@ -1,15 +1,18 @@
 """Does every endpoint ask for its key, and keep to its project? A walk over all of them."""
 
 import re
+from typing import Any
 
 import pytest
 
 from plunk_relay.app import FEATURES
-from plunk_relay.db.tables import domains
+from plunk_relay.db.tables import domains, emails, suppression_rules, suppressions
+from plunk_relay.delivery.worker import Deliverer
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Endpoint
 from tests.api.conftest import Shared
-from tests.kit.api import refusal
+from tests.kit.api import refusal, sent
+from tests.kit.relay import Tenant
 from tests.kit.store import rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,12 +23,47 @@ OPEN = [endpoint for endpoint in FEATURES if endpoint.auth is Auth.NONE]
 OF_ONE_THING = [endpoint for endpoint in ASKING if set(endpoint.path_parameters) - {"project_id"}]
 
 
+RULE = {"name": "Staging", "kind": "DOMAIN", "pattern": "example.com"}
+BODIES: dict[str, dict[str, Any]] = {
+    "PUT /suppressions/{rule_id}": RULE,
+    "PATCH /domains/{domain_id}": {"receiving": True},
+}
+
+
 def _name(endpoint: Endpoint) -> str:
     return f"{endpoint.method} {endpoint.path}"
 
 
 def _path(endpoint: Endpoint, **ids: str) -> str:
     return re.sub(r"\{(\w+)(?::path)?\}", lambda found: ids.get(found[1], UNKNOWN_ID), endpoint.path)
+
+
+def _body(endpoint: Endpoint) -> dict[str, Any]:
+    """Return a body that the endpoint takes, so that the path alone is to blame."""
+    return BODIES.get(_name(endpoint), {})
+
+
+async def _things(shared: Shared, owner: Tenant) -> dict[str, str]:
+    """Return an id of each kind of thing of a project, by the name of the path parameter; make what is missing."""
+    [domain] = await rows(shared.relay, domains, project_id=owner.id)
+    address = f"held@{owner.domain}"
+    await shared.http.post("/suppressions/addresses", headers=owner.headers, json={"email": address})
+    if not await rows(shared.relay, suppression_rules, project_id=owner.id):
+        await shared.http.post("/suppressions", headers=owner.headers, json=RULE)
+        await sent(shared.http, owner, {"to": address, "from": f"app@{owner.domain}"})
+        async with Deliverer(shared.relay) as deliverer:
+            await deliverer.run_once()
+            await deliverer.settle()
+    [rule] = await rows(shared.relay, suppression_rules, project_id=owner.id)
+    [held] = await rows(shared.relay, emails, project_id=owner.id, status="SUPPRESSED")
+    ids = {"project_id": owner.id, "domain_id": domain["id"], "rule_id": rule["id"], "email_id": held["id"]}
+    return ids | {"email": address}
+
+
+async def _seen(shared: Shared, owner: Tenant) -> list[list[dict[str, Any]]]:
+    """Return the rows that the walk could have changed."""
+    tables = (domains, suppression_rules, suppressions, emails)
+    return [await rows(shared.relay, table, project_id=owner.id) for table in tables]
 
 
 async def test_the_walk_sees_endpoints_of_both_kinds() -> None:
@@ -62,18 +100,20 @@ async def test_with_the_public_key_nothing_is_done(shared: Shared, endpoint: End
 
 @pytest.mark.parametrize("endpoint", OF_ONE_THING, ids=_name)
 async def test_thing_of_another_project_is_not_found(shared: Shared, endpoint: Endpoint) -> None:
-    [domain] = await rows(shared.relay, domains, project_id=shared.rival.id)
-    path = _path(endpoint, project_id=shared.rival.id, domain_id=domain["id"])
-    assert UNKNOWN_ID not in path, "say here how a foreign one is made"
-    response = await shared.http.request(endpoint.method, path, headers=shared.acme.headers, json={})
+    theirs = await _things(shared, shared.rival)
+    path = _path(endpoint, **theirs)
+    assert UNKNOWN_ID not in path, "say in _things how a foreign one is made"
+    before = await _seen(shared, shared.rival)
+    response = await shared.http.request(endpoint.method, path, headers=shared.acme.headers, json=_body(endpoint))
     assert response.status_code == 404
-    assert domain["domain"] not in response.text
-    assert await rows(shared.relay, domains, project_id=shared.rival.id) == [domain]
+    assert shared.rival.domain not in response.text.replace(path, "").replace(theirs["email"], "")
+    assert await _seen(shared, shared.rival) == before
 
 
 @pytest.mark.parametrize("endpoint", OF_ONE_THING, ids=_name)
 async def test_thing_that_is_not_there_is_not_found(shared: Shared, endpoint: Endpoint) -> None:
-    response = await shared.http.request(endpoint.method, _path(endpoint), headers=shared.acme.headers, json={})
+    path = _path(endpoint)
+    response = await shared.http.request(endpoint.method, path, headers=shared.acme.headers, json=_body(endpoint))
     assert response.status_code == 404
 
 

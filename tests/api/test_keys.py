@@ -162,5 +162,5 @@ async def test_sealed_keys_can_be_shown_again(relay: Relay, acme: Tenant) -> Non
     assert project is not None
     keys = open_keys(relay, project)
     assert (keys.public, keys.secret) == (acme.public, acme.secret)
-    [row] = await rows(relay, projects)
+    [row] = [row for row in await rows(relay, projects) if row["id"] == acme.id]
     assert row["secret_sealed"] != row["public_sealed"]

@@ -18,8 +18,9 @@ PROMISED = {
     *("serve", "dev", "setup", "audit", "openapi", "migrate", "version"),
     *(f"users {name}" for name in ("list", "create", "password")),
     *(f"projects {name}" for name in ("list", "create", "keys", "disable", "enable")),
-    *(f"domains {name}" for name in ("list", "add", "verify", "trust", "rotate")),
+    *(f"domains {name}" for name in ("list", "add", "verify", "trust", "receive", "rotate")),
     *(f"queue {name}" for name in ("list", "show", "retry", "hold", "release", "cancel", "stats")),
+    *(f"suppressions {name}" for name in ("list", "add", "remove")),
     *(f"config {name}" for name in ("check", "show", "docs")),
 }
 WITHOUT_JSON = {"serve", "dev", "config check", "config docs"}
@@ -33,12 +34,16 @@ NEEDS = {
     "domains add": ("example.com", "--project", "acme"),
     "domains verify": ("example.com",),
     "domains trust": ("example.com",),
+    "domains receive": ("example.com", "on"),
     "domains rotate": ("example.com",),
     "queue show": ("id",),
     "queue retry": ("id",),
     "queue hold": ("id",),
     "queue release": ("id",),
     "queue cancel": ("id",),
+    "suppressions list": ("--project", "acme"),
+    "suppressions add": ("ann@example.com", "--project", "acme"),
+    "suppressions remove": ("ann@example.com", "--project", "acme"),
 }
 OPENS_DATA = sorted(
     PROMISED - {"serve", "dev", "setup", "migrate", "openapi", "version"} - {"config check", "config show"} - {"config docs"}
@@ -70,7 +75,7 @@ def test_a_command_explains_itself_and_its_options(name: str) -> None:
     assert command.get_short_help_str(limit=200) in " ".join(done.out.split())
 
 
-@pytest.mark.parametrize("name", [None, "users", "projects", "domains", "queue", "config"])
+@pytest.mark.parametrize("name", [None, "users", "projects", "domains", "queue", "suppressions", "config"])
 def test_a_group_lists_its_commands(name: str | None) -> None:
     done = run_cli(*([name] if name else []), "--help")
     group = cli.commands[name] if name else cli
@@ -101,6 +106,8 @@ def test_the_version_is_printed() -> None:
         ("queue", "list", "--limit", "many"),
         ("queue", "list", "--status", "lost"),
         ("queue", "retry"),
+        ("suppressions", "list"),
+        ("suppressions", "add", "--project", "acme"),
         ("setup", "--email", "a@example.com"),
         ("domains", "add", "example.com"),
         ("dev", "--http", "8080"),

@@ -137,11 +137,27 @@ async def test_a_domain_whose_records_cannot_be_looked_up_is_not_verified(dns: D
         (("trust", "other.test"), "the domain other.test is not registered"),
         (("verify", "other.test"), "the domain other.test is not registered"),
         (("rotate", "other.test"), "the domain other.test is not registered"),
+        (("receive", "other.test", "on"), "the domain other.test is not registered"),
     ],
 )
 async def test_a_domain_that_cannot_be_is_one_clear_line(pr: Typing, arguments: tuple[str, ...], said: str) -> None:
     done = await pr("domains", *arguments)
     assert (done.code, done.out, done.err) == (1, "", f"plunk-relay: {said}\n")
+
+
+async def test_receiving_is_switched_on_and_off(pr: Typing) -> None:
+    on = (await pr("domains", "receive", "example.com", "on", "--json")).json()
+    [record] = [record for record in on["records"] if record["purpose"] == "inbound"]
+    assert (on["receiving"], record["type"], record["name"]) == (True, "MX", "example.com")
+    off = (await pr("domains", "receive", "example.com", "off", "--json")).json()
+    assert off["receiving"] is False
+    assert "inbound" not in [record["purpose"] for record in off["records"]]
+
+
+async def test_receiving_is_on_or_off(pr: Typing) -> None:
+    done = await pr("domains", "receive", "example.com", "maybe")
+    assert (done.code, done.out) == (2, "")
+    assert "maybe" in done.err
 
 
 async def test_people_get_lines_and_scripts_get_json(pr: Typing) -> None:

@@ -47,6 +47,7 @@ async def test_deliveries_are_listed_newest_first(mails: dict[str, str], pr: Typ
     [
         (("--status", "queued"), ["b", "a"]),
         (("--status", "delivered"), ["first"]),
+        (("--status", "suppressed"), []),
         (("--domain", "EXAMPLE.org"), ["a", "first"]),
         (("--project", "acme", "--limit", "1"), ["b"]),
         (("--older-than", "60"), []),
@@ -88,6 +89,16 @@ async def test_mail_is_held_released_and_cancelled(mails: dict[str, str], pr: Ty
 
 async def test_mail_is_tried_again_at_once(mails: dict[str, str], pr: Typing) -> None:
     assert (await pr("queue", "retry", mails["a"], mails["b"], mails["first"], "--json")).json() == {"changed": 2}
+
+
+async def test_every_command_takes_the_mail_s_id_as_well(mails: dict[str, str], pr: Typing) -> None:
+    ids = {entry["id"]: entry["email"] for entry in (await pr("queue", "list", "--json")).json()}
+    a, b = ids[mails["a"]], ids[mails["b"]]
+    for command, state in (("hold", "HELD"), ("release", "QUEUED"), ("retry", "QUEUED"), ("cancel", "CANCELLED")):
+        assert (await pr("queue", command, a, "--json")).json() == {"changed": 1}
+        assert await _states(pr, mails) == {"a": state, "b": "QUEUED", "first": "DELIVERED"}
+    assert (await pr("queue", "hold", mails["b"], b, "--json")).json() == {"changed": 1}
+    assert (await pr("queue", "release", b, "--domain", "example.org", "--json")).json() == {"changed": 0}
 
 
 @pytest.mark.parametrize("command", ["hold", "release", "cancel"])

@@ -26,14 +26,20 @@ OTHER: dict[str, Any] = {
     "server.log_level": "debug",
     "http.trusted_proxies": ["10.0.0.0/8", "::1/128"],
     "smtp.trusted_proxies": ["10.0.0.0/8"],
+    "smtp.postmaster": "postmaster@mail.example.com",
     "smtp.trusted": [{"network": "127.0.0.1/32", "project": "acme"}],
     "delivery.route": "capture",
+    "delivery.trust_ad": True,
+    "delivery.tls_report_from": "tls@mail.example.com",
     "delivery.smarthost_url": "smtp://user:pass@relay.test",
     "delivery.resolvers": ["9.9.9.9", "127.0.0.1:5353", "[::1]:53"],
     "delivery.allow_networks": ["127.0.0.0/8"],
     "delivery.source_addresses": ["192.0.2.1", "2001:db8::1"],
     "delivery.retry_minutes": [0.5, 3.0],
-    "delivery.routes": [{"domain": "example.com", "route": "capture", "smarthost_url": None}],
+    "delivery.suppress": "marketing",
+    "delivery.routes": [
+        {"domain": "example.com", "provider": None, "route": "capture", "smarthost_url": None, "tls": "required"}
+    ],
     "dkim.rsa_bits": 4096,
     "dkim.selector_prefix": "s1",
 }

@@ -11,13 +11,24 @@ import sqlalchemy as sa
 
 import plunk_relay
 from plunk_relay.accounts.queries import find_user_by_email
+from plunk_relay.bounces.queries import Sent, find_author, find_sent, is_recorded, is_shared, list_siblings, mark_bounced
 from plunk_relay.db.engine import Database
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.domains.queries import find_domain, find_domain_named, list_domains, list_keys, list_stale
-from plunk_relay.emails.queries import list_attempts, list_captured, load_captured, load_content
+from plunk_relay.emails.queries import Email, list_attempts, list_captured, load_captured, load_content
 from plunk_relay.emails.queue import give_back, take_over
 from plunk_relay.emails.queue_admin import QueueFilter, find_entry, hold, list_entries, release, retry
 from plunk_relay.projects.queries import find_key_owner, find_owned_project, find_project, list_projects
+from plunk_relay.suppressions.queries import (
+    ListFilter,
+    Suppression,
+    find_caught,
+    find_suppression,
+    list_caught,
+    list_rules,
+    list_suppressions,
+    remove_suppression,
+)
 from plunk_relay.templates.queries import find_template
 from plunk_relay.web.endpoint import KeyHold
 from plunk_relay.web.queries import StoredClaim, claim_key, delete_expired_keys, release_key, settle_key
@@ -25,6 +36,9 @@ from tests.db.units import StatementTrace, pragma
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CLAIM = StoredClaim("key", "request", "POST", "/v1/send", None, NOW)
+ENTRY = Suppression("project", "a@example.com", "MANUAL", None, None, NOW)
+MAIL = Email(**dict.fromkeys(Email.__dataclass_fields__, "x"))  # type: ignore[arg-type]  # any values will do
+SENT = Sent("delivery", "bob@example.org", 1, None, "MIME", MAIL)
 HOLD = KeyHold("project", "key", "request")
 _SCAN = re.compile(r"SCAN (?!.* VIRTUAL TABLE)")
 
@@ -42,6 +56,12 @@ QUERIES: dict[str, Query] = {
     "a template": lambda tx: find_template(tx, "project", "template"),
     "a content": lambda tx: load_content(tx, "content"),
     "the attempts of a delivery": lambda tx: list_attempts(tx, "delivery"),
+    "the delivery of a bounce": lambda tx: find_sent(tx, "delivery"),
+    "the author of a delivery": lambda tx: find_author(tx, "delivery"),
+    "a report that is known already": lambda tx: is_recorded(tx, "delivery", "text"),
+    "a message's other recipients": lambda tx: list_siblings(tx, SENT, ["example.org"]),
+    "whether a message has others": lambda tx: is_shared(tx, SENT),
+    "a mail that bounced": lambda tx: mark_bounced(tx, SENT, error="550", now=NOW),
     "a captured mail": lambda tx: load_captured(tx, "delivery"),
     "a delivery by either id": lambda tx: find_entry(tx, "id"),
     "deliveries by id": lambda tx: list_entries(tx, QueueFilter(deliveries=["a", "b"])),
@@ -51,6 +71,12 @@ QUERIES: dict[str, Query] = {
     "a project released": lambda tx: release(tx, QueueFilter(project_id="project"), now=NOW),
     "the leases of a worker that stops": lambda tx: give_back(tx, "owner", now=NOW),
     "the leases of workers that died": lambda tx: take_over(tx, "owner", now=NOW),
+    "an address on a list": lambda tx: find_suppression(tx, "project", "a@example.com"),
+    "an address off a list": lambda tx: remove_suppression(tx, "project", "a@example.com"),
+    "a project's suppression rules": lambda tx: list_rules(tx, "project"),
+    "a page of a list": lambda tx: list_suppressions(tx, "project", ListFilter(), after=ENTRY),
+    "a page of caught mail": lambda tx: list_caught(tx, "project", after="email", limit=20),
+    "a caught mail": lambda tx: find_caught(tx, "project", "email"),
     "an idempotency key claimed": lambda tx: claim_key(tx, "project", CLAIM, expires_at=NOW),
     "an idempotency key settled": lambda tx: settle_key(tx, HOLD, 200),
     "an idempotency key released": lambda tx: release_key(tx, HOLD, 409),

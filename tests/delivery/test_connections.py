@@ -1,11 +1,12 @@
 """How many connections and transactions does a queue of mail take?"""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.kit.outbox import Outbox, Prepared, other_message, running_outbox, set_exchangers
-from tests.kit.peer import KEYWORDS, Peer, Script
+from tests.kit.peer import KEYWORDS, Peer, Script, running_peer
 
 ONE_BY_ONE = tuple(word for word in KEYWORDS if word != "PIPELINING")
 DELIVERED = ("DELIVERED", "DELIVERED")
@@ -150,6 +151,89 @@ async def test_another_refusal_waits_for_its_retry(outbox: Outbox, peer: Peer, r
     assert len(peer.received) == 1
 
 
+@pytest.mark.parametrize("rcpt", ["250 2.1.5 ok", "550 5.1.1 no such user"])
+async def test_recipients_beyond_what_the_peer_announced_go_in_the_next_transaction(
+    outbox: Outbox, peer: Peer, rcpt: str
+) -> None:
+    peer.script = Script(keywords=[*KEYWORDS, "LIMITS RCPTMAX=2"], most_recipients=2, rcpt=rcpt)
+    ids = await outbox.submit(*(f"user{number}@example.org" for number in range(5)))
+    await outbox.deliver()
+    states = {(await outbox.state(one))[0] for one in ids}
+    assert states == {"DELIVERED" if rcpt.startswith("250") else "BOUNCED"}
+    assert [(await outbox.delivery(one))["attempts"] for one in ids] == [1] * 5
+    assert sum(command.startswith("RCPT") for command in peer.commands) == 5
+    await outbox.check_ledger()
+
+
+async def test_a_connection_carries_no_more_transactions_than_the_peer_announced(
+    prepared: Prepared, tmp_path: Path, peer: Peer
+) -> None:
+    peer.script = Script(keywords=[*KEYWORDS, "LIMITS MAILMAX=3"])
+    async with running_outbox(prepared, tmp_path, port=peer.port, per_destination=1) as outbox:
+        await _submit_many(outbox, 8)
+        await outbox.deliver()
+        assert [len(session.received) for session in peer.sessions] == [3, 3, 2]
+
+
+async def test_a_connection_is_not_used_for_mail_to_another_domain(outbox: Outbox, peer: Peer) -> None:
+    set_exchangers(outbox.dns, "other.example", "127.0.0.1")
+    for recipient in ("ann@example.org", "bob@other.example", "cid@example.org"):
+        await outbox.submit(recipient)
+        await outbox.deliver()
+    assert [[mail.recipients[0] for mail in session.received] for session in peer.sessions] == [
+        ["ann@example.org", "cid@example.org"],
+        ["bob@other.example"],
+    ]
+
+
+async def test_a_reply_that_is_waited_for_holds_up_nobody_else(outbox: Outbox, peer: Peer) -> None:
+    set_exchangers(outbox.dns, "other.example", "127.0.0.1")
+    peer.script = Script(dot=["wait + 250 2.0.0 taken", "250 2.0.0 taken"])
+    [stuck] = await outbox.submit("ann@example.org")
+    await outbox.claim()
+    await peer.until(lambda peer: peer.received)
+    others = [*await outbox.submit("bob@example.org"), *await outbox.submit("cid@other.example")]
+    await outbox.claim()
+    for one in others:
+        await outbox.until(partial(_is_delivered, outbox, one))
+    assert (await outbox.delivery(stuck))["state"] == "QUEUED"
+    peer.let_go()
+    await outbox.deliver()
+    assert await outbox.state(stuck) == DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("script", "allowed"),
+    [
+        (Script(), 6),
+        (Script(rcpt="451 4.7.1 slow down"), 2),
+        (Script(dot="452 4.3.1 disk full"), 2),
+        (Script(mail="421 busy"), 2),
+        (Script(rcpt="452 4.2.2 mailbox full"), 5),
+        (Script(rcpt="550 5.1.1 no such user"), 5),
+    ],
+    ids=["taken", "4.7.1", "4.3.1", "421", "mailbox full", "bad address"],
+)
+async def test_a_destination_gains_a_connection_by_success_and_loses_half_when_the_peer_asks_for_less(
+    outbox: Outbox, peer: Peer, script: Script, allowed: int
+) -> None:
+    peer.script = script
+    await outbox.submit("first@example.org")
+    await outbox.deliver()
+    peer.script, before = Script(dot="wait + 250 2.0.0 taken"), len(peer.received)
+    await _submit_many(outbox, 12)
+    await outbox.claim()
+    await peer.until(lambda peer: len(peer.received) - before == allowed)
+    async with running_peer(host="127.0.0.2", port=peer.port):
+        set_exchangers(outbox.dns, "other.example", "127.0.0.2")
+        [other] = await outbox.submit("ann@other.example")
+        await outbox.claim()
+        await outbox.until(partial(_is_delivered, outbox, other))  # time for one more connection, if there were one
+    assert len(peer.received) - before == allowed
+    peer.let_go()
+    await outbox.deliver()
+
+
 async def test_a_peer_that_takes_no_recipient_at_all_is_not_asked_again_at_once(outbox: Outbox, peer: Peer) -> None:
     peer.script = Script(rcpt="452 4.5.3 too many recipients")
     ids = await outbox.submit("ann@example.org", "bob@example.org")
@@ -195,6 +279,10 @@ async def test_an_idle_connection_makes_room_for_another_destination(prepared: P
             [delivery_id] = await outbox.submit(recipient)
             await outbox.deliver()
             assert await outbox.state(delivery_id) == DELIVERED
+
+
+async def _is_delivered(outbox: Outbox, delivery_id: str) -> bool:
+    return await outbox.state(delivery_id) == DELIVERED
 
 
 async def _submit_many(outbox: Outbox, count: int) -> list[str]:

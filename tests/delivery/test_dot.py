@@ -4,13 +4,14 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from plunk_relay.commands import queue_show
-from tests.kit.outbox import Outbox, Prepared, running_outbox
-from tests.kit.peer import Peer, Script
+from tests.kit.outbox import MESSAGE, Outbox, Prepared, other_message, running_outbox, set_exchangers
+from tests.kit.peer import Peer, Script, running_peer
 
 MAYBE = ("QUEUED", "PENDING")
 DELIVERED = ("DELIVERED", "DELIVERED")
@@ -145,28 +146,93 @@ async def test_after_a_death_before_the_transaction_nothing_has_happened(
         assert (row["attempts"], row["unknown_outcomes"]) == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("script", "outcome"),
-    [
-        (Script(banner="hang"), "DEFERRED"),
-        (Script(mail="hang"), "DEFERRED"),
-        (Script(data="hang"), "DEFERRED"),
-        (Script(dot="hang"), "UNKNOWN"),
-    ],
-    ids=["banner", "mail", "data", "dot"],
-)
-async def test_an_attempt_that_takes_too_long_ends_with_what_is_known(
-    prepared: Prepared, tmp_path: Path, peer: Peer, script: Script, outcome: str
+@pytest.mark.parametrize("step", ["banner", "mail", "data"])
+async def test_an_attempt_that_takes_too_long_ends_as_not_delivered(
+    prepared: Prepared, tmp_path: Path, peer: Peer, step: str
 ) -> None:
-    peer.script = script
+    peer.script = Script(**{step: "hang"})  # type: ignore[arg-type]  # a step's name
     async with running_outbox(prepared, tmp_path, port=peer.port, attempt_seconds=1.5) as outbox:
         [delivery_id] = await outbox.submit()
         await outbox.deliver()
         [attempt] = await outbox.attempts(delivery_id)
-        assert attempt["outcome"] == outcome
+        assert attempt["outcome"] == "DEFERRED"
         assert "the attempt took too long" in attempt["reply"]
         assert f"connecting to mx.example.org[127.0.0.1]:{peer.port}" in attempt["conversation"]
         assert attempt["conversation"].endswith("*: the attempt took too long")
+
+
+async def test_the_reply_to_the_dot_is_waited_for_although_the_attempt_takes_too_long(
+    prepared: Prepared, tmp_path: Path, peer: Peer
+) -> None:
+    peer.script = Script(dot="wait + 250 2.0.0 taken")
+    async with running_outbox(prepared, tmp_path, port=peer.port, attempt_seconds=0.4) as outbox:
+        [slow] = await outbox.submit("ann@example.org")
+        await outbox.claim()
+        await peer.until(lambda peer: peer.received)
+        async with running_peer(Script(banner="hang"), host="127.0.0.2", port=peer.port):
+            set_exchangers(outbox.dns, "other.example", "127.0.0.2")
+            [measure] = await outbox.submit("ann@other.example")
+            await outbox.claim()
+            await outbox.until(partial(_was_tried, outbox, measure))  # so the time of the first one is over, too
+        peer.let_go()
+        await outbox.deliver()
+        assert await outbox.state(slow) == DELIVERED
+        assert len(peer.received) == 1
+
+
+async def test_marks_are_taken_back_when_the_connection_ends_before_the_dot(
+    prepared: Prepared, tmp_path: Path, peer: Peer
+) -> None:
+    ok = "250 2.1.0 ok"
+    peer.script = Script(banner=["220 mx.test", "hang"], mail=[ok, "wait + close"])
+    async with running_outbox(prepared, tmp_path, port=peer.port, per_destination=1) as outbox:
+        await outbox.submit()
+        await outbox.deliver()
+        ids = [one for number in range(4) for one in await outbox.submit(message=other_message(number))]
+        await outbox.claim()
+        await outbox.until(partial(_are_marked, outbox, ids))
+        peer.let_go()
+        await peer.until(lambda peer: len(peer.sessions) == 2)
+        assert [(await outbox.delivery(one))["dot_sent_at"] for one in ids] == [None] * 4
+        peer.script = Script()
+        async with restarted(outbox, prepared, tmp_path, peer) as after:
+            await after.deliver()
+            assert [await after.state(one) for one in ids] == [DELIVERED] * 4
+            assert [(await after.delivery(one))["unknown_outcomes"] for one in ids] == [0] * 4
+
+
+async def test_a_mail_that_must_not_go_twice_is_not_marked_ahead(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
+    async with running_outbox(prepared, tmp_path, port=peer.port, per_destination=1) as outbox:
+        await outbox.submit()
+        await outbox.deliver()
+        peer.script = Script(mail="wait + 250 2.1.0 ok")
+        ids = [one for n in range(4) for one in await outbox.submit(message=other_message(n), never_twice=n != 0)]
+        await outbox.claim()
+        await outbox.until(partial(_are_marked, outbox, ids[:1]))
+        await peer.until(lambda peer: sum(command.startswith("MAIL") for command in peer.commands) == 2)
+        assert [(await outbox.delivery(one))["dot_sent_at"] for one in ids[1:]] == [None] * 3
+        peer.let_go()
+        await outbox.deliver()
+        assert [await outbox.state(one) for one in ids] == [DELIVERED] * 4
+
+
+async def test_a_large_mail_that_breaks_off_before_its_dot_was_not_delivered(outbox: Outbox, peer: Peer) -> None:
+    peer.script = Script(keywords=(), data="354 go + hang")
+    large = MESSAGE + (b"x" * 70 + b"\r\n") * 200_000
+    [delivery_id] = await outbox.submit(message=large, never_twice=True)
+    await outbox.claim()
+    await peer.until(lambda peer: "DATA" in peer.commands)
+    await outbox.deliverer.finish(0)
+    row = await outbox.delivery(delivery_id)
+    assert (row["state"], row["dot_sent_at"], row["attempts"], row["unknown_outcomes"]) == ("QUEUED", None, 0, 0)
+
+
+async def _was_tried(outbox: Outbox, delivery_id: str) -> bool:
+    return bool((await outbox.delivery(delivery_id))["attempts"] == 1)
+
+
+async def _are_marked(outbox: Outbox, ids: list[str]) -> bool:
+    return all([(await outbox.delivery(one))["dot_sent_at"] is not None for one in ids])
 
 
 @asynccontextmanager

@@ -1,13 +1,20 @@
 """Which of a domain's hosts gets the mail when some of them refuse or are gone?"""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from plunk_relay.delivery.worker import Deliverer
+from plunk_relay.mail.dns import Resolver
+from tests.kit.dns import Fault
 from tests.kit.outbox import Outbox, Prepared, running_outbox, set_exchangers, usual_dns
 from tests.kit.peer import Peer, Script, running_peer
+from tests.kit.silence import silent_listener
 
 NOBODY = "127.0.0.99"
 
@@ -175,11 +182,103 @@ async def test_an_international_domain_is_found_and_written_by_its_a_labels(outb
     assert peer.taken[0].recipients == ("ann@xn--bcher-kva.example",)
 
 
-async def test_source_addresses_take_turns(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
-    peer.script = Script(dot="250 2.0.0 taken + close")
-    sources = ["127.0.0.7", "::1", "127.0.0.8"]
-    async with running_outbox(prepared, tmp_path, port=peer.port, source_addresses=sources) as outbox:
-        for _ in range(4):
-            await outbox.submit("ann@example.org")
+@pytest.mark.parametrize(
+    ("fault", "attempts"), [("truncated", 1), ("late", 1), ("SERVFAIL", 2), ("REFUSED", 2), ("silent", 2)]
+)
+async def test_a_dns_server_in_trouble_costs_no_mail(
+    prepared: Prepared, tmp_path: Path, peer: Peer, fault: Fault, attempts: int
+) -> None:
+    async with running_outbox(prepared, tmp_path, port=peer.port) as outbox:
+        [resolver] = outbox.relay.settings.delivery.resolvers
+        relay = replace(outbox.relay, resolver=Resolver([str(resolver)], query_seconds=0.3, total_seconds=1))
+        outbox.deliverer = await outbox.stack.enter_async_context(Deliverer(relay))
+        outbox.dns.set("example.org", "A", "127.0.0.99")  # what must not be fallen back to
+        outbox.dns.fail("example.org", "MX", fault)
+        [delivery_id] = await outbox.submit("ann@example.org")
+        await outbox.deliver()
+        set_exchangers(outbox.dns, "example.org", "127.0.0.1")
+        outbox.clock.advance(minutes=2)
+        await outbox.deliver()
+        assert await outbox.state(delivery_id) == ("DELIVERED", "DELIVERED")
+        tried = await outbox.attempts(delivery_id)
+        assert len(tried) == attempts
+        assert not any("127.0.0.99" in attempt["conversation"] for attempt in tried)
+        await outbox.deliverer.finish(0)
+
+
+async def test_aliases_lead_to_the_exchanger_and_the_recipient_keeps_its_domain(outbox: Outbox, peer: Peer) -> None:
+    outbox.dns.set("alias.example", "CNAME", "example.org.")
+    set_exchangers(outbox.dns, "cname.example", "127.0.0.1")
+    outbox.dns.remove("mx.cname.example", "A")
+    outbox.dns.set("mx.cname.example", "CNAME", "mx.example.org.")
+    for domain in ("alias.example", "cname.example"):
+        [delivery_id] = await outbox.submit(f"ann@{domain}")
+        await outbox.deliver()
+        assert await outbox.state(delivery_id) == ("DELIVERED", "DELIVERED")
+    assert [received.recipients for received in peer.taken] == [("ann@alias.example",), ("ann@cname.example",)]
+
+
+async def test_aliases_that_lead_round_in_a_circle_wait(outbox: Outbox, peer: Peer) -> None:
+    outbox.dns.set("a.example", "CNAME", "b.example.")
+    outbox.dns.set("b.example", "CNAME", "a.example.")
+    [delivery_id] = await outbox.submit("ann@a.example")
+    await outbox.deliver()
+    assert await outbox.state(delivery_id) == ("QUEUED", "PENDING")
+    assert peer.sessions == []
+
+
+@pytest.mark.parametrize("literal", ["[127.0.0.1]", "[IPv6:::1]"])
+async def test_an_address_in_brackets_is_delivered_to_without_the_dns(
+    prepared: Prepared, tmp_path: Path, literal: str
+) -> None:
+    async with (
+        running_peer(host="::1" if "::1" in literal else "127.0.0.1") as peer,
+        running_outbox(prepared, tmp_path, port=peer.port, allow_networks=["127.0.0.1", "::1"]) as outbox,
+    ):
+        [delivery_id] = await outbox.submit(f"ann@{literal}")
+        await outbox.deliver()
+        assert await outbox.state(delivery_id) == ("DELIVERED", "DELIVERED")
+        assert [recipient.lower() for recipient in peer.taken[0].recipients] == [f"ann@{literal}".lower()]
+        assert outbox.dns.questions == []
+
+
+async def test_both_addresses_of_a_host_are_asked_before_the_next_host(prepared: Prepared, tmp_path: Path) -> None:
+    no = Script(banner="554 5.7.1 go away")
+    async with hosts(prepared, tmp_path, no, no, Script()) as (outbox, peers):
+        outbox.dns.set("example.org", "MX", "10 mx.example.org.", "20 mx3.example.org.")
+        outbox.dns.set("mx.example.org", "A", "127.0.0.1", "127.0.0.2")
+        [delivery_id] = await outbox.submit("ann@example.org")
+        await outbox.deliver()
+        assert await outbox.state(delivery_id) == ("DELIVERED", "DELIVERED")
+        assert [len(peer.sessions) for peer in peers] == [1, 1, 1]
+        [attempt] = await outbox.attempts(delivery_id)
+        asked = re.findall(r"connecting to (mx\d?)\.", attempt["conversation"])
+        assert asked == ["mx", "mx", "mx3"]
+
+
+async def test_at_most_five_hosts_with_two_addresses_each_are_tried(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
+    async with running_outbox(prepared, tmp_path, port=peer.port) as outbox:
+        outbox.dns.set("example.org", "MX", *(f"{n} mx{n}.example.org." for n in range(10, 17)))
+        for number in range(10, 17):
+            outbox.dns.set(f"mx{number}.example.org", "A", *(f"127.0.{number}.{n}" for n in range(1, 4)))
+        [delivery_id] = await outbox.submit("ann@example.org")
+        await outbox.deliver()
+        [attempt] = await outbox.attempts(delivery_id)
+        asked = re.findall(r"connecting to mx(\d+)\.", attempt["conversation"])
+        assert asked == [str(number) for number in range(10, 15) for _ in range(2)]
+
+
+@pytest.mark.slow
+async def test_the_other_family_is_tried_within_seconds_when_one_stays_silent(
+    prepared: Prepared, tmp_path: Path, peer: Peer
+) -> None:
+    settings: dict[str, Any] = {"connect_seconds": 1000, "allow_networks": ["127.0.0.0/8", "::1"]}
+    async with running_outbox(prepared, tmp_path, port=peer.port, **settings) as outbox:
+        outbox.dns.set("mx.example.org", "AAAA", "::1")
+        with silent_listener("::1", peer.port):
+            [delivery_id] = await outbox.submit("ann@example.org")
             await outbox.deliver()
-    assert [session.peername for session in peer.sessions] == ["127.0.0.7", "127.0.0.8"] * 2
+        assert await outbox.state(delivery_id) == ("DELIVERED", "DELIVERED")
+        [attempt] = await outbox.attempts(delivery_id)
+        assert f"connecting to mx.example.org[::1]:{peer.port}" in attempt["conversation"]
+        assert attempt["host"] == f"mx.example.org[127.0.0.1]:{peer.port}"

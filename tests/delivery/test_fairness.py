@@ -171,6 +171,30 @@ def test_a_lane_gains_a_connection_with_every_success_and_is_halved_by_a_failure
     assert allowed == [5, 6, 7, 8, 8, 8, 4, 2, 1, 1, 1]
 
 
+def test_after_a_failure_it_takes_ten_successes_to_gain_a_connection() -> None:
+    lane = Lane(RoutePlan("mx"), "example.org", most_couriers=8)
+    lane.slow_down()
+    allowed = []
+    for _ in range(20):
+        lane.speed_up()
+        allowed.append(lane.allowed)
+    assert allowed == [2] * 9 + [3] * 10 + [4]
+
+
+async def test_a_lane_that_was_never_answered_gets_two_connections(outbox: Outbox) -> None:
+    lane = Lane(RoutePlan("mx"), "example.org", most_couriers=8, proven=False)
+    for number in range(10):
+        await outbox.submit(message=other_message(number))
+    for one in await _claim(outbox, limit=10):
+        lane.put([one])
+    lane.couriers = 1
+    assert lane.wants_courier
+    lane.couriers = 2
+    assert not lane.wants_courier
+    lane.proven = True
+    assert lane.wants_courier
+
+
 async def test_only_recipients_of_one_submitted_message_form_a_group(outbox: Outbox) -> None:
     await outbox.submit("ann@example.org", "bob@example.org")
     await outbox.submit("cid@example.org")

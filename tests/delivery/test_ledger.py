@@ -11,13 +11,14 @@ from tests.kit.outbox import Outbox
 from tests.kit.store import change
 
 ACCEPTED = {"SENT", "DELIVERED", "OPENED", "CLICKED", "BOUNCED", "COMPLAINED"}
+REPORTED = {"BOUNCED", "COMPLAINED"}  # an attempt without a reply may have delivered it
 FITTING = {
     "DELIVERED": ACCEPTED,
-    "BOUNCED": {"BOUNCED", "FAILED"},
-    "EXPIRED": {"FAILED"},
-    "SUPPRESSED": {"SUPPRESSED"},
-    "CANCELLED": {"FAILED"},
-    "FAILED": {"FAILED"},
+    "BOUNCED": {"FAILED", *REPORTED},
+    "EXPIRED": {"FAILED", *REPORTED},
+    "SUPPRESSED": {"SUPPRESSED", *REPORTED},
+    "CANCELLED": {"FAILED", *REPORTED},
+    "FAILED": {"FAILED", *REPORTED},
     "HELD": {"PENDING", "SENDING"},
     "QUEUED": {"PENDING", "SENDING", "OPENED", "CLICKED"},
 }

@@ -64,7 +64,7 @@ async def test_what_was_made_ready_ahead_is_given_back_unmarked(prepared: Prepar
         await outbox.submit()
         await outbox.deliver()
         peer.script = Script(mail="hang")
-        ids = [one for number in range(8) for one in await outbox.submit(message=other_message(number), never_twice=True)]
+        ids = [one for number in range(8) for one in await outbox.submit(message=other_message(number))]
         await outbox.claim()
 
         async def four_are_marked() -> bool:
@@ -171,7 +171,7 @@ async def test_a_mail_that_waits_longer_than_its_lease_does_not_go_twice(
 async def test_marks_of_what_could_not_be_recorded_stay(outbox: Outbox) -> None:
     sent, unsent = await outbox.submit("ann@example.org", "bob@example.org")
     await _claim(outbox, "me")
-    await outbox.relay.db.write(queue.mark_dots, [(one, outbox.clock.now()) for one in (sent, unsent)])
+    await outbox.relay.db.write(queue.mark_dots, [(one, outbox.clock.now(), "127.0.0.1") for one in (sent, unsent)])
     freed = await outbox.relay.db.write(queue.give_back, "me", unsent=[unsent], now=outbox.clock.now())
     assert freed == 2
     await _is_untouched(outbox, unsent)

@@ -46,7 +46,8 @@ def running_dev(
 ) -> Iterator[DevServer]:
     """Run the command that `make_command` makes with options for free ports; end it as Ctrl-C does."""
     http_port, smtp_port = free_port(), free_port()
-    command = make_command(f"--http 127.0.0.1:{http_port} --smtp 127.0.0.1:{smtp_port}")
+    inbound = f"--inbound 127.0.0.1:{free_port()}"
+    command = make_command(f"--http 127.0.0.1:{http_port} --smtp 127.0.0.1:{smtp_port} {inbound}")
     with tempfile.NamedTemporaryFile() as output:
         log = Path(output.name)
         process = subprocess.Popen(

@@ -3,7 +3,6 @@
 The kinds of lines are told in tests/smtp/dialogs/README.
 """
 
-import base64
 import re
 import ssl
 import tomllib
@@ -11,13 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.kit.notation import UnknownName, expand, fits, unescape
 from tests.kit.smtp import Wire, wire_to
 
 _LINE = re.compile(r"(C|S|C-raw|Set|Door|Stored):(?: (.*))?\Z")
-_ESCAPE = re.compile(r"\\(r|n|t|0|\\|x[0-9A-Fa-f]{2})")
-_ESCAPES = {"r": "\r", "n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
-_BASE64 = re.compile(r"base64\(([^()]*)\)")
-_REPEAT = re.compile(r"repeat\(([^(),]*), *(\d+)\)")
 _STATUS = re.compile(r"\d{3}[ -]([245])\.\d{1,3}\.\d{1,3} ")
 _WITHOUT_STATUS = ("220", "334", "354")
 
@@ -106,7 +102,7 @@ class _Player:
         await self._send_unsent()
         if step.who == "C-raw":
             self.transcript.append(f"C-raw: {step.text}")
-            await self.wire.send(_unescape(step.text))
+            await self.wire.send(unescape(step.text))
         elif step.text == "<TLS>":
             await self.wire.start_tls(self.tls)
         elif step.text == "<CLOSE>":
@@ -131,7 +127,7 @@ class _Player:
             return
         while line is not None and line[3:4] == "-" and step.text[3:4] != "-" and not self.in_reply:
             line = await self._hear(step)
-        if line is None or not _pattern(step.text).match(line):
+        if line is None or not fits(step.text, line):
             raise self._error(step, "the server closed the connection" if line is None else f"the server said `{line}`")
         self.in_reply = line[3:4] == "-"
 
@@ -156,31 +152,7 @@ class _Player:
 
 
 def _expand(text: str, variables: Mapping[str, str], place: str) -> str:
-    """Put in what `$NAME`, `repeat()` and `base64()` stand for."""
-
-    def lookup(found: re.Match[str]) -> str:
-        if found[1] not in variables:
-            raise DialogError(f"{place}: nothing is called ${found[1]}")
-        return variables[found[1]]
-
-    text = re.sub(r"\$([A-Z_]+)", lookup, text)
-    text = _REPEAT.sub(lambda found: found[1] * int(found[2]), text)
-    return _BASE64.sub(lambda found: base64.b64encode(_unescape(found[1])).decode(), text)
-
-
-def _unescape(text: str) -> bytes:
-    """Turn escapes into bytes; other characters are UTF-8."""
-    return _ESCAPE.sub(_byte, text).encode("utf-8", "surrogateescape")
-
-
-def _byte(found: re.Match[str]) -> str:
-    """Return one byte as a character: plain, or above ASCII as the surrogate that stands for it."""
-    code = found[1]
-    if code[0] != "x":
-        return _ESCAPES[code]
-    value = int(code[1:], 16)
-    return chr(value) if value < 0x80 else chr(0xDC00 + value)
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, text.split("*"))) + r"\Z")
+    try:
+        return expand(text, variables)
+    except UnknownName as error:
+        raise DialogError(f"{place}: {error}") from None

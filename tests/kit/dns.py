@@ -1,7 +1,8 @@
 """What does the DNS of a test say? What the test writes into a table; over UDP and TCP, with faults on demand.
 
-A name and type has records, or one fault: SERVFAIL, REFUSED, NXDOMAIN, "silent" (no answer at all), "truncated" (the UDP
-answer is cut, TCP tells all).
+A name and type has records, or one fault: SERVFAIL, REFUSED, NXDOMAIN, "silent" (no answer at all), "late" (none to the
+first question, as when a packet is lost), "truncated" (the UDP answer is cut, TCP tells all). Aliases of aliases are
+followed, as a recursive server does.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-Fault = Literal["SERVFAIL", "REFUSED", "NXDOMAIN", "silent", "truncated"]
+Fault = Literal["SERVFAIL", "REFUSED", "NXDOMAIN", "silent", "late", "truncated"]
+_LONGEST_CHAIN = 20
 
 
 class DnsTable:
@@ -29,6 +31,7 @@ class DnsTable:
         self._records: dict[tuple[str, str], list[str]] = {}
         self._faults: dict[tuple[str, str], Fault] = {}
         self._ttl: dict[tuple[str, str], int] = {}
+        self._signed: set[str] = set()
 
     def set(self, name: str, kind: str, *values: str, ttl: int = 300) -> None:
         """Give a name records in presentation form, such as `10 mx.test.`; TXT is quoted here. None: an empty answer."""
@@ -47,6 +50,10 @@ class DnsTable:
         """Let questions for a name and type fail."""
         self._faults[(name.lower(), kind)] = fault
 
+    def sign(self, *zones: str) -> None:
+        """Let zones be signed: answers that come from them alone are validated (AD)."""
+        self._signed.update(zones)
+
     def answer(self, wire: bytes, *, over_udp: bool) -> bytes | None:
         """Return the answer to a query in wire format; None: say nothing."""
         query = dns.message.from_wire(wire)
@@ -55,7 +62,9 @@ class DnsTable:
         self.questions.append((name, kind))
         response = dns.message.make_response(query, recursion_available=True)
         fault = self._faults.get((name, kind))
-        if fault == "silent":
+        if fault == "late":
+            del self._faults[(name, kind)]
+        if fault in ("silent", "late"):
             return None
         if fault in ("SERVFAIL", "REFUSED", "NXDOMAIN"):
             response.set_rcode(dns.rcode.from_text(fault))
@@ -64,13 +73,20 @@ class DnsTable:
             response.flags |= dns.flags.TC
             return response.to_wire()
         self._fill(response, name, kind)
+        owners = [rrset.name.to_text(omit_final_dot=True).lower() for rrset in response.answer]
+        if all(self._is_signed(owner) for owner in [name, *owners]):
+            response.flags |= dns.flags.AD
         return response.to_wire()
 
+    def _is_signed(self, name: str) -> bool:
+        return any(name == zone or name.endswith(f".{zone}") for zone in self._signed)
+
     def _fill(self, response: dns.message.Message, name: str, kind: str) -> None:
-        alias = self._records.get((name, "CNAME"))
-        if alias and kind != "CNAME":
-            response.answer.append(dns.rrset.from_text(f"{name}.", 300, "IN", "CNAME", alias[0]))
-            name = alias[0].rstrip(".").lower()
+        links = 0
+        while (alias := self._records.get((name, "CNAME"))) and kind != "CNAME" and links < _LONGEST_CHAIN:
+            ttl = self._ttl[(name, "CNAME")]
+            response.answer.append(dns.rrset.from_text(f"{name}.", ttl, "IN", "CNAME", alias[0]))
+            name, links = alias[0].rstrip(".").lower(), links + 1
         values = self._records.get((name, kind), [])
         if values:
             response.answer.append(dns.rrset.from_text(f"{name}.", self._ttl[(name, kind)], "IN", kind, *values))

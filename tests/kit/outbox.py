@@ -23,6 +23,7 @@ from plunk_relay.ids import new_id
 from plunk_relay.relay import Relay
 from plunk_relay.send.actions import send_message
 from plunk_relay.send.request import SendRequest
+from plunk_relay.spool import ByteSource
 from tests.kit.dns import DnsTable, running_dns
 from tests.kit.relay import NOON, Tenant, make_tenant, running_relay
 from tests.kit.store import rows
@@ -76,10 +77,11 @@ class Outbox:
         self,
         *recipients: str,
         tenant: Tenant | None = None,
-        message: bytes = MESSAGE,
+        message: bytes | ByteSource = MESSAGE,
         never_twice: bool = False,
         priority: int = PRIORITY_TRANSACTIONAL,
         lifetime: timedelta = timedelta(hours=96),
+        tls_wish: str | None = None,
     ) -> list[str]:
         """Queue one message for all recipients, as the submission door does; return the queue ids."""
         chosen, now = tenant or self.acme, self.relay.clock.now()
@@ -106,6 +108,7 @@ class Outbox:
                 sender=f"app@{chosen.domain}",
                 expires_at=now + lifetime,
                 never_twice=never_twice,
+                tls_wish=tls_wish,
                 priority=priority,
             )
             for recipient in recipients or ("ann@example.org",)
@@ -133,7 +136,7 @@ class Outbox:
         """Wait until something about the rows is true."""
         async with asyncio.timeout(20):
             while not await fits():
-                pass  # each look lets the others work
+                await asyncio.sleep(0)  # let the others work
 
     async def new_deliverer(self) -> Deliverer:
         """Start another deliverer; from now on it is the one that moves."""
@@ -179,9 +182,10 @@ async def running_outbox(
     clock: ManualClock | None = None,
     dns: DnsTable | None = None,
     copy: bool = True,
+    smtp: dict[str, Any] | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Outbox]:
-    """Run a relay that delivers by MX to `port` of loopback; `delivery` are settings of that section."""
+    """Run a relay that delivers by MX to `port` of loopback; `smtp` and `delivery` are settings of those sections."""
     table = dns or usual_dns()
     if copy:
         shutil.copytree(prepared.directory, directory, dirs_exist_ok=True)
@@ -189,7 +193,7 @@ async def running_outbox(
     async with AsyncExitStack() as stack:
         resolver = await stack.enter_async_context(running_dns(table))
         settings = {"route": "mx", "port": port, "resolvers": [resolver], "allow_networks": ["127.0.0.0/8"], **delivery}
-        relay = await stack.enter_async_context(running_relay(directory, clock=chosen, delivery=settings))
+        relay = await stack.enter_async_context(running_relay(directory, clock=chosen, delivery=settings, smtp=smtp or {}))
         deliverer = await stack.enter_async_context(_finished(Deliverer(relay)))
         yield Outbox(relay, chosen, table, prepared.acme, prepared.rival, deliverer, stack)
 
@@ -217,6 +221,12 @@ def set_exchangers(table: DnsTable, domain: str, *addresses: str) -> None:
     table.set(domain, "MX", *(f"{10 * number} {name}." for number, name in enumerate(names, 1)))
     for name, address in zip(names, addresses, strict=True):
         table.set(name, "AAAA" if ":" in address else "A", address)
+
+
+def set_provider(table: DnsTable, domain: str, exchanger: str, address: str = "127.0.0.1") -> None:
+    """Give a domain an exchanger of somebody else's, such as `aspmx.l.google.com`."""
+    table.set(domain, "MX", f"10 {exchanger}.")
+    table.set(exchanger, "A", address)
 
 
 def other_message(number: int) -> bytes:

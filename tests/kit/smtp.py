@@ -17,15 +17,19 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from plunk_relay.clock import ManualClock
-from plunk_relay.db.tables import contacts, contents, deliveries, emails
-from plunk_relay.domains.actions import add_domain
+from plunk_relay.db.tables import contacts, contents, deliveries, domains, emails
+from plunk_relay.domains.actions import add_domain, trust_domain
+from plunk_relay.emails.queries import load_content
 from plunk_relay.projects.actions import disable_project
 from plunk_relay.relay import Relay
+from plunk_relay.smtp.inbound import inbound_doors
 from plunk_relay.smtp.listener import Door
 from plunk_relay.smtp.submission import submission_doors
+from plunk_relay.spool import SpooledFile
 from tests.kit.certificates import CertificateFiles
 from tests.kit.process import free_port
 from tests.kit.relay import NOON, Tenant, make_tenant, running_relay
+from tests.kit.store import change
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 10.0
@@ -34,7 +38,10 @@ PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Data with three projects: acme, which also has the unverified domain pending.test; rival; closed, disabled."""
+    """Data with three projects: acme, which also has the unverified domain pending.test; rival; closed, disabled.
+
+    rival also has open.test, which receives mail.
+    """
 
     directory: Path
     acme: Tenant
@@ -100,6 +107,8 @@ async def build_stage(directory: Path) -> Stage:
         acme = await make_tenant(relay)
         await add_domain(relay, acme.id, "pending.test")
         rival = await make_tenant(relay, "rival", domain="rival.test")
+        receiving = await trust_domain(relay, await add_domain(relay, rival.id, "open.test"))
+        await change(relay, domains, receiving.id, receiving=True)
         closed = await make_tenant(relay, "closed", domain="closed.test")
         await disable_project(relay, closed.id)
         return Stage(directory, acme, rival, closed)
@@ -117,7 +126,7 @@ async def running_site(
 ) -> AsyncIterator[Site]:
     """Open the doors on a copy of the stage's data; `smtp` are settings of the section of that name.
 
-    Port 465 is open when there is a certificate.
+    Port 465 is open when there is a certificate, the inbound door when `inbound_port` is set.
     """
     data = directory / "data"
     if not data.exists():
@@ -130,7 +139,7 @@ async def running_site(
     async with AsyncExitStack() as stack:
         opening = running_relay(data, clock=clock or ManualClock(NOON), smtp=settings, limits=limits or {})
         relay = await stack.enter_async_context(opening)
-        doors = await submission_doors(relay)
+        doors = [*await submission_doors(relay), *inbound_doors(relay)]
         for door in doors:
             await stack.enter_async_context(open_door(door))
         yield Site(relay, stage, doors)
@@ -238,6 +247,11 @@ def message(sender: str = "app@acme.test", *, subject: str = "Hello", headers: s
     return f"From: {sender}\r\nTo: Ann <ann@example.net>\r\nSubject: {subject}\r\n{headers}\r\n{body}".encode()
 
 
+def read_whole(content: bytearray | SpooledFile) -> bytes:
+    """Return the bytes of a message that a door has taken."""
+    return b"".join(map(bytes, content.pieces())) if isinstance(content, SpooledFile) else bytes(content)
+
+
 async def submit(
     site: Site,
     content: bytes,
@@ -298,7 +312,7 @@ def _list_stored(tx: sa.Connection) -> list[StoredMail]:
         deliveries.c.never_twice,
         contacts.c.email,
         contacts.c.subscribed,
-        contents.c.data,
+        contents.c.id,
     ]
     joined = (
         deliveries.join(emails, emails.c.id == deliveries.c.email_id)
@@ -306,4 +320,5 @@ def _list_stored(tx: sa.Connection) -> list[StoredMail]:
         .join(contents, contents.c.id == emails.c.content_id)
     )
     found = sa.select(*(column.label(f"c{n}") for n, column in enumerate(columns))).select_from(joined)
-    return [StoredMail(*row) for row in tx.execute(found.order_by(deliveries.c.id))]
+    rows: list[list[Any]] = [list(row) for row in tx.execute(found.order_by(deliveries.c.id))]
+    return [StoredMail(*[*row[:-1], load_content(tx, row[-1])]) for row in rows]

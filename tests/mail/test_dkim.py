@@ -1,6 +1,8 @@
 """Who vouches for a message? Our signatures as dkimpy sees them: canonical forms, selection, verdicts."""
 
 import base64
+import hashlib
+import itertools
 import re
 from collections.abc import Callable
 
@@ -19,15 +21,18 @@ from plunk_relay.mail.dkim import (
     canonicalize_field,
     generate_ed25519_pem,
     generate_rsa_pem,
+    hash_body,
     load_key,
     public_record,
     select_fields,
     sign,
+    sign_pieces,
     signed_names,
     split_fields,
     verify,
 )
 
+_ED25519_PEM = generate_ed25519_pem()
 DOMAIN = "acme.test"
 SIGNED_AT = 1_700_000_000
 MESSAGE = (
@@ -113,6 +118,22 @@ def test_a_body_is_canonicalised_as_dkimpy_does(body: bytes) -> None:
 @given(st.binary(max_size=200).map(lambda raw: raw.replace(b"\n", b"\r\n")))
 def test_any_bytes_are_canonicalised_as_dkimpy_does(body: bytes) -> None:
     assert canonicalize_body(body) == Relaxed.canonicalize_body(body)
+
+
+@given(_bodies, st.lists(st.integers(0, 60), max_size=6))
+@example(b"a\r\n\r\n\r\nb\r\n\r\n", [2, 4, 5, 6])
+@example(b"blanks \t \r\n\r\n", [7, 9, 10])
+@example(b"\r\n\r\n", [1])
+@example(b"no line end \t", [5])
+def test_a_body_in_pieces_has_the_same_hash(body: bytes, cuts: list[int]) -> None:
+    assert hash_body(_cut(body, cuts)) == hashlib.sha256(canonicalize_body(body)).digest()
+
+
+@given(st.lists(st.integers(0, 400), max_size=6))
+def test_a_message_in_pieces_gets_the_same_signature(cuts: list[int]) -> None:
+    keys = [load_key("ed", "ed25519-sha256", _ED25519_PEM)]
+    signed = sign_pieces(_cut(MESSAGE, cuts), domain=DOMAIN, keys=keys, timestamp=SIGNED_AT)
+    assert signed == sign(MESSAGE, domain=DOMAIN, keys=keys, timestamp=SIGNED_AT)
 
 
 @given(_fields)
@@ -339,3 +360,9 @@ def _canonical_head(message: bytes) -> list[bytes]:
 def _rfc_8463_key() -> DkimKey:
     key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(RFC_8463_KEY))
     return DkimKey("brisbane", "ed25519-sha256", key)
+
+
+def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    """Cut bytes at some places."""
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    return [data[start:end] for start, end in itertools.pairwise(places)]

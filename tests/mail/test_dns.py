@@ -4,29 +4,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
-import dns.message
-import dns.rrset
 import pytest
 
 from plunk_relay.mail.dns import DnsTemporary, MxRecord, NameNotFound, Resolver
 from tests.kit.dns import DnsTable, Fault, running_dns
 
 
-class ChainedTable(DnsTable):
-    """Follows aliases of aliases, as a recursive server does."""
-
-    def _fill(self, response: dns.message.Message, name: str, kind: str) -> None:
-        seen = 0
-        while (alias := self._records.get((name, "CNAME"))) and kind != "CNAME" and seen < 20:
-            ttl = self._ttl[(name, "CNAME")]
-            response.answer.append(dns.rrset.from_text(f"{name}.", ttl, "IN", "CNAME", alias[0]))
-            name, seen = alias[0].rstrip("."), seen + 1
-        super()._fill(response, name, kind)
-
-
 @pytest.fixture
 def table() -> DnsTable:
-    return ChainedTable()
+    return DnsTable()
 
 
 @pytest.fixture

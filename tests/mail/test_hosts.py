@@ -114,6 +114,71 @@ async def test_mail_does_not_loop_through_ourselves(table: DnsTable, resolver: R
     assert (found.reply.code, found.reply.enhanced) == (554, "5.4.6")
 
 
+@pytest.mark.parametrize(
+    ("own", "left"), [("8.8.4.1", []), ("8.8.4.2", ["a"]), ("8.8.4.3", ["a"]), ("2a00::4", ["a", "b", "c"])]
+)
+async def test_a_host_that_leads_to_this_process_is_our_own_whatever_its_name(
+    table: DnsTable, resolver: Resolver, own: str, left: list[str]
+) -> None:
+    table.set("example.org", "MX", "10 a.example.org.", "20 b.example.org.", "20 c.example.org.", "30 d.example.org.")
+    for number, name in enumerate("abcd", 1):
+        table.set(f"{name}.example.org", "A", f"8.8.4.{number}")
+        table.set(f"{name}.example.org", "AAAA", f"2a00::{number}")
+    found = await find_hosts(resolver, "example.org", own_addresses={own})
+    if left:
+        assert isinstance(found, Found)
+        assert {host.name for host in found.hosts} == {f"{name}.example.org" for name in left}
+    else:
+        assert isinstance(found, Refused)
+        assert (found.reply.code, found.reply.enhanced) == (554, "5.4.6")
+
+
+async def test_a_better_host_that_cannot_be_looked_up_is_waited_for_before_our_own_is_refused(
+    table: DnsTable, resolver: Resolver
+) -> None:
+    table.set("example.org", "MX", "10 a.example.org.", "20 b.example.org.")
+    table.fail("a.example.org", "A", "SERVFAIL")
+    table.set("b.example.org", "A", PUBLIC)
+    assert isinstance(await find_hosts(resolver, "example.org", own_addresses={PUBLIC}), Later)
+
+
+@pytest.mark.parametrize("prefer", ["8.8.3.2", "2a00::3:2"])
+async def test_the_preferred_address_is_first_and_its_host_s_other_one_second(
+    table: DnsTable, resolver: Resolver, prefer: str
+) -> None:
+    table.set("example.org", "MX", *(f"{n} mx{n}.example.org." for n in range(1, 5)))
+    for number in range(1, 5):
+        table.set(f"mx{number}.example.org", "A", f"8.8.{number}.1", f"8.8.{number}.2")
+        table.set(f"mx{number}.example.org", "AAAA", f"2a00::{number}:1", f"2a00::{number}:2")
+    for _ in range(10):
+        found = await find_hosts(resolver, "example.org", prefer=prefer)
+        assert isinstance(found, Found)
+        assert found.hosts[0] == Host("mx3.example.org", prefer)
+        names = [host.name for host in found.hosts]
+        assert names == [f"mx{n}.example.org" for n in (3, 3, 1, 1, 2, 2, 4, 4)]
+        assert {":" in host.address for host in found.hosts[:2]} == {True, False}
+
+
+async def test_the_preferred_address_is_found_among_many_equal_hosts(table: DnsTable, resolver: Resolver) -> None:
+    table.set("example.org", "MX", *(f"10 mx{n}.example.org." for n in range(12)))
+    for number in range(12):
+        table.set(f"mx{number}.example.org", "A", f"8.8.4.{number}")
+    for _ in range(10):
+        found = await find_hosts(resolver, "example.org", prefer="8.8.4.7")
+        assert isinstance(found, Found)
+        assert (found.hosts[0].address, len(found.hosts)) == ("8.8.4.7", 5)
+
+
+@pytest.mark.parametrize("prefer", ["8.8.9.9", "10.0.0.1"])
+async def test_a_preferred_address_that_is_not_or_must_not_be_used_changes_nothing(
+    table: DnsTable, resolver: Resolver, prefer: str
+) -> None:
+    table.set("example.org", "MX", "10 mx.example.org.")
+    table.set("mx.example.org", "A", PUBLIC, "10.0.0.1")
+    found = await find_hosts(resolver, "example.org", prefer=prefer)
+    assert found == Found((Host("mx.example.org", PUBLIC),))
+
+
 async def test_at_most_five_hosts_with_two_addresses_each(table: DnsTable, resolver: Resolver) -> None:
     table.set("example.org", "MX", *(f"{n} mx{n}.example.org." for n in range(10, 20)))
     for number in range(10, 20):
@@ -200,6 +265,12 @@ def test_a_listed_network_is_allowed_in_its_mapped_form() -> None:
 async def test_an_address_literal_is_the_host(table: DnsTable, resolver: Resolver, literal: str, address: str) -> None:
     assert await find_hosts(resolver, literal) == Found((Host(literal, address),))
     assert table.questions == []
+
+
+async def test_an_address_literal_that_leads_to_this_process_is_refused(resolver: Resolver) -> None:
+    found = await find_hosts(resolver, "[8.8.4.4]", own_addresses={PUBLIC})
+    assert isinstance(found, Refused)
+    assert (found.reply.code, found.reply.enhanced) == (554, "5.4.6")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import email
+from collections.abc import Iterator
 from email import policy
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plunk_relay.mail.line_length import LONGEST_LINE, LineTooLongError, has_long_lines, shorten_lines
+from plunk_relay.mail.line_length import (
+    LONGEST_LINE,
+    LineTooLongError,
+    has_long_lines,
+    has_long_lines_in,
+    shorten,
+    shorten_lines,
+)
 
 HEAD = b"From: app@acme.test\r\nSubject: Hello\r\n"
 LONG = b"word " * 400
@@ -93,6 +101,61 @@ def test_whatever_comes_leaves_short_or_is_refused(junk: bytes, more: bytes) -> 
     for message in (HEAD + b"\r\n" + junk + more, junk + more, _multipart([junk + more])):
         with contextlib.suppress(LineTooLongError):
             assert not has_long_lines(shorten_lines(message))
+
+
+@given(st.lists(st.integers(0, 1200), max_size=8), st.booleans(), st.integers(1, 3000))
+def test_pieces_have_the_same_long_lines(lengths: list[int], ended: bool, size: int) -> None:
+    data = b"\r\n".join(b"x" * length for length in lengths) + (b"\r\n" if ended else b"")
+    assert has_long_lines_in(Pieces(data, size)) == has_long_lines(data)
+
+
+@pytest.mark.parametrize("size", [997, 4096, 70_000])
+def test_a_message_in_pieces_becomes_the_same(size: int) -> None:
+    parts = [
+        b"Content-Type: text/html\r\n\r\n<p>" + LONG * 50 + b"</p>\r\n",
+        b"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n" + BASE64 * 40 + b"\r\n",
+        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=C3=BC and =\r\n more" * 9000 + b"=41" * 30000 + b"\r\n",
+        b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\n" + LONG + b"\r\n",
+        b"Content-Type: text/plain\r\n\r\n" + b"line\r\n" * 3000,
+    ]
+    message = _multipart(parts, around=b"x" * 3000)
+    short = b"".join(map(bytes, shorten(Pieces(message, size))))
+    assert not has_long_lines(short)
+    ours, theirs = list(email.message_from_bytes(short).walk()), list(email.message_from_bytes(message).walk())
+    assert [part.get_content_type() for part in ours] == [part.get_content_type() for part in theirs]
+    assert [part.get_payload(decode=True) for part in ours] == [part.get_payload(decode=True) for part in theirs]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HEAD + b"X: " + b"word " * 60_000 + b"\r\n\r\n" + LONG,
+        HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 30_000 + LONG,
+    ],
+    ids=["a header block", "many parts"],
+)
+def test_what_takes_too_much_to_look_at_is_refused(message: bytes) -> None:
+    with pytest.raises(LineTooLongError):
+        shorten_lines(message)
+
+
+class Pieces:
+    """Bytes that come in pieces of a size."""
+
+    def __init__(self, data: bytes, piece_bytes: int) -> None:
+        self._data = data
+        self._piece_bytes = piece_bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return len(self._data)
+
+    def pieces(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield them."""
+        last = len(self._data) if end is None else end
+        for place in range(start, last, self._piece_bytes):
+            yield self._data[place : min(place + self._piece_bytes, last)]
 
 
 def _parts(message: bytes) -> list[Any]:

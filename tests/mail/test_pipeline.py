@@ -60,6 +60,8 @@ async def line() -> AsyncIterator[Line]:
         (b"250-\r\n250 ok\r\n", [Reply(250, None, " ok")]),
         (b"250 caf\xe9\r\n", [Reply(250, None, "caf\ufffd")]),
         (b"250 a\x00b\x1b[31mc\r\n", [Reply(250, None, "a b [31mc")]),
+        (b"550 5.1.1 a\x00b\r\n", [Reply(451, "4.5.0", "a reply with control characters: 550 5.1.1 a b")]),
+        (b"550-5.1.1 a\r\n550 5.1.1\x1bb\r\n", [Reply(451, "4.5.0", "a reply with control characters: 550 5.1.1 b")]),
     ],
 )
 async def test_replies_are_read_one_after_the_other(line: Line, sent: bytes, replies: list[Reply]) -> None:

@@ -135,5 +135,5 @@ def test_hops_are_counted_without_ours() -> None:
     assert prepare(b"Received: a\r\nRECEIVED: b\r\nX-Received: c\r\n\r\n").received_count == 2
 
 
-def prepare(raw: bytes) -> Submitted:
+def prepare(raw: bytes) -> Submitted[bytes]:
     return prepare_submitted(bytearray(raw), received=RECEIVED, message_id="made@relay.test", date=DATE)

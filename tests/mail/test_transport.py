@@ -267,9 +267,11 @@ async def test_parameters_say_what_the_message_needs() -> None:
     async with talking(Script(keywords=["8BITMIME", "SMTPUTF8"])) as talk:
         await talk.send(ANN)
         await talk.send(ANN, message=eight_bit)
+        await talk.send(ANN, message="Subject: e\r\n\r\né\r\n".encode())
         await talk.send("jörg@example.org")
         assert [command for command in talk.peer.commands if command.startswith("MAIL")] == [
             "MAIL FROM:<app@acme.test>",
+            "MAIL FROM:<app@acme.test> BODY=8BITMIME SMTPUTF8",
             "MAIL FROM:<app@acme.test> BODY=8BITMIME",
             "MAIL FROM:<app@acme.test> SMTPUTF8",
         ]
@@ -290,9 +292,9 @@ async def test_a_peer_that_does_not_answer_quit_is_left() -> None:
 
 
 async def test_a_peer_that_reads_nothing_does_not_hold_the_connection() -> None:
-    async with talking(Script(keywords=(), data="354 go + hang"), timeouts=Timeouts(final_reply=0.05)) as talk:
-        [outcome] = (await talk.send(ANN, message=b"x" * 20_000_000)).outcomes.values()
-        assert isinstance(outcome, Unknown)
+    async with talking(Script(keywords=(), data="354 go + hang"), timeouts=Timeouts(reply=0.1)) as talk:
+        [outcome] = (await talk.send(ANN, message=(b"x" * 70 + b"\r\n") * 300_000)).outcomes.values()
+        assert isinstance(outcome, Deferred)
         transport = talk.connection._pipeline._transport
         assert transport.is_closing()
         assert transport.get_write_buffer_size() == 0

@@ -28,7 +28,9 @@ class Dev:
     def __init__(self, directory: Path, **environment: str) -> None:
         self.http, self.smtp = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self._out, self._err = directory / "out", directory / "err"
+        self.inbound = f"127.0.0.1:{free_port()}"
         line = [sys.executable, "-m", "plunk_relay", "dev", "--http", self.http, "--smtp", self.smtp]
+        line += ["--inbound", self.inbound]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 [*line, "--data", str(directory / "data")], stdout=out, stderr=err, env={**os.environ, **environment}
@@ -85,6 +87,14 @@ def test_the_printed_smtp_login_sends_a_mail(tmp_path: Path) -> None:
             session.login("plunk", password)
             session.sendmail("hello@example.com", ["smtp@example.net"], "From: hello@example.com\r\n\r\nText.\r\n")
         assert "smtp@example.net" in dev.wait_for("/dev/mail", "smtp@example.net")
+
+
+def test_mail_of_other_servers_is_taken_at_the_printed_address(tmp_path: Path) -> None:
+    with _running(tmp_path) as (dev, printed):
+        assert f"Inbound     {dev.inbound}  " in printed
+        with smtplib.SMTP(dev.inbound, timeout=20) as session:
+            session.sendmail("ann@example.net", ["abuse@example.com"], "From: ann@example.net\r\n\r\nText.\r\n")
+        assert "dev@example.com" in dev.wait_for("/dev/mail", "abuse@example.com")
 
 
 def test_a_second_start_prints_the_same_keys_and_still_has_the_mail(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What does the server do when the disk is full, or fails?"""
 
+import asyncio
 import os
 import smtplib
 import subprocess
@@ -7,25 +8,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.kit.peer import Script, running_peer
 from tests.kit.process import ServerProcess
 from tests.kit.tools import miss, require_tool
 
 pytestmark = pytest.mark.slow
 MESSAGE = "From: app@example.com\r\nTo: user@example.org\r\nSubject: Hello\r\n\r\n" + "A line of text.\r\n" * 2000
+LINES = "A line of text.\r\n" * 60_000
+"""A megabyte of them."""
 SEND = {"from": "app@example.com", "to": "user@example.org", "subject": "Hello", "body": "<p>Text.</p>" * 2000}
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 12 MB."""
+    """Mount a file system of 12 MB with 100 inodes."""
     if os.geteuid() != 0:
         miss("only root may mount a small file system")
     place = tmp_path / "volume"
     place.mkdir()
-    mount = [require_tool("mount"), "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(place)]
+    mount = [require_tool("mount"), "-t", "tmpfs", "-o", "size=12m,nr_inodes=100,mode=700", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         miss("no file system can be mounted here")
     try:
@@ -75,6 +80,60 @@ def test_nothing_is_accepted_below_the_reserve_and_it_says_why(tmp_path: Path, v
         assert server.terminate() == 0
 
 
+def test_nothing_is_accepted_when_inodes_run_out_and_it_says_why(tmp_path: Path, volume: Path) -> None:
+    with _server(tmp_path, volume, minimum_free_megabytes=0, minimum_free_inodes=20) as server:
+        key = server.setup()["project"]["secret"]
+        server.start()
+        assert _submit(server, key) == 250
+        files = _use_up_inodes(volume, leave=10)
+        _wait_until_ready_is(server, 503)
+        [reason] = server.ask("/ready")[1]["reasons"]
+        assert reason == f"only 10 inodes are free in {volume}; limits.minimum_free_inodes is 20"
+        assert _submit(server, key) == 452
+        assert server.ask("/v1/send", key=key, body=SEND)[0] == 503
+        for file in files:
+            file.unlink()
+        _wait_until_ready_is(server, 200)
+        assert _submit(server, key) == 250
+        assert server.audit()["accepted"] == 2
+        assert server.terminate() == 0
+
+
+def test_a_large_message_that_finds_no_room_is_put_off_and_takes_nobody_along(tmp_path: Path, volume: Path) -> None:
+    with _server(tmp_path, volume, minimum_free_megabytes=0) as server:
+        key = server.setup()["project"]["secret"]
+        server.start()
+        assert _submit(server, key, MESSAGE + LINES * 20) == 452, "20 MB do not fit into 12"
+        assert _submit(server, key) == 250, "the file is gone with its message"
+        files = _use_up_inodes(volume)
+        assert _submit(server, key, MESSAGE + LINES) == 452
+        assert _submit(server, key) == 250, "a small message needs no file"
+        files[0].unlink()
+        assert _submit(server, key, MESSAGE + LINES) == 250
+        ledger = server.audit()
+        assert (ledger["accepted"], ledger["balanced"]) == (3, True)
+        assert server.terminate() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+async def test_deliveries_go_on_while_nothing_is_accepted(tmp_path: Path, volume: Path) -> None:
+    async with running_peer(Script(dot="451 4.3.0 later")) as peer:
+        url = f"smtp://127.0.0.1:{peer.port}?starttls=off"
+        route: dict[str, Any] = {"route": "smarthost", "smarthost_url": url, "retry_minutes": [0.02]}
+        with _server(tmp_path, volume, minimum_free_megabytes=3, **route) as server:
+            key = server.setup()["project"]["secret"]
+            server.start()
+            assert await asyncio.to_thread(_submit, server, key) == 250
+            await peer.until(lambda peer: peer.received)
+            _fill(volume, leave=2_500_000)
+            await asyncio.to_thread(_wait_until_ready_is, server, 503)
+            assert await asyncio.to_thread(_submit, server, key) == 452
+            peer.script = Script()
+            await asyncio.to_thread(server.wait_for_line, "delivered")
+            assert await asyncio.to_thread(server.terminate) == 0
+            assert server.audit()["delivered"] == 1
+
+
 def test_a_server_stops_cleanly_although_the_disk_is_full(tmp_path: Path, volume: Path) -> None:
     with _server(tmp_path, volume, minimum_free_megabytes=0) as server:
         key = server.setup()["project"]["secret"]
@@ -119,21 +178,23 @@ def test_after_a_failed_sync_nothing_is_accepted_and_it_says_so(tmp_path: Path) 
         assert ledger["accepted"] in (2, 3)  # the one that was refused may be there, as a mail can go twice
 
 
-def _server(directory: Path, volume: Path, *, minimum_free_megabytes: int) -> ServerProcess:
+def _server(
+    directory: Path, volume: Path, *, minimum_free_megabytes: int, minimum_free_inodes: int = 0, **delivery: object
+) -> ServerProcess:
     return ServerProcess(
         directory,
         server={"data_dir": str(volume)},
-        delivery={"route": "mx", "resolvers": ["127.0.0.1:9"], "retry_minutes": [60]},
-        limits={"minimum_free_megabytes": minimum_free_megabytes},
+        delivery={"route": "mx", "resolvers": ["127.0.0.1:9"], "retry_minutes": [60], **delivery},
+        limits={"minimum_free_megabytes": minimum_free_megabytes, "minimum_free_inodes": minimum_free_inodes},
     )
 
 
-def _submit(server: ServerProcess, key: str) -> int:
+def _submit(server: ServerProcess, key: str, message: str = MESSAGE) -> int:
     """Submit a message; return the code of the reply that decided."""
     with smtplib.SMTP("127.0.0.1", server.smtp_port, timeout=20) as session:
         session.login("plunk", key)
         try:
-            session.sendmail("app@example.com", ["user@example.org"], MESSAGE)
+            session.sendmail("app@example.com", ["user@example.org"], message)
         except smtplib.SMTPRecipientsRefused as refused:
             return next(iter(refused.recipients.values()))[0]
         except smtplib.SMTPResponseException as refused:
@@ -148,6 +209,15 @@ def _fill(volume: Path, *, leave: int = 0) -> Path:
         while (room := os.statvfs(volume)).f_bavail * room.f_frsize > leave:
             file.write(bytes(room.f_frsize))
     return ballast
+
+
+def _use_up_inodes(volume: Path, *, leave: int = 0) -> list[Path]:
+    """Make empty files until so many inodes are left; return them."""
+    files: list[Path] = []
+    while os.statvfs(volume).f_favail > leave:
+        files.append(volume / f"empty-{len(files)}")
+        files[-1].touch()
+    return files
 
 
 def _wait_until_ready_is(server: ServerProcess, status: int) -> None:

@@ -1,5 +1,6 @@
 """Can a password be guessed? Ten failures a minute, fifty a day, five times as many a network; restarts forget nothing."""
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -120,6 +121,15 @@ async def test_success_is_remembered_too(stage: Stage, tmp_path: Path, clock: Ma
 async def test_a_wrong_password_is_wrong_even_when_nothing_can_be_stored(site: Site) -> None:
     site.relay.db.failure = "a write to disk failed"
     assert [await _log_in(site, "sk_wrong") for _ in range(11)] == ["535"] * 10 + ["454"]
+
+
+async def test_guesses_at_once_are_no_more_than_one_after_the_other(site: Site) -> None:
+    codes = await asyncio.gather(*(_log_in(site, "sk_wrong") for _ in range(30)))
+    assert sorted(codes) == ["454"] * 20 + ["535"] * 10
+
+
+async def test_many_may_log_in_at_once(site: Site) -> None:
+    assert await asyncio.gather(*(_log_in(site, site.acme.secret) for _ in range(30))) == ["235"] * 30
 
 
 async def test_an_attacker_does_not_lock_out_others(site: Site) -> None:

@@ -1,13 +1,16 @@
-"""Where does a message end? At CRLF.CRLF, however the network cuts it; and never anywhere else."""
+"""Where does a message end? At CRLF.CRLF, however the network cuts it, in memory or in a file; and never anywhere else."""
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from plunk_relay.smtp.data import MessageReader, check_line_ends
+from plunk_relay.smtp.data import SPOOLED_BYTES, MessageReader, check_line_ends
+from plunk_relay.smtp.replies import CANNOT_STORE, SmtpReply
+from tests.kit.smtp import read_whole
 
 _PIECES = [b"\r\n.\r\n", b"\r\n", b".", b"\r", b"\n", b"\r\n..", b"a", b"NOOP\r\n", b"\x00"]
 _wire = st.lists(st.sampled_from(_PIECES), max_size=12).map(b"".join)
@@ -24,11 +27,14 @@ class Outcome:
 
 
 @settings(deadline=None)
-@given(_wire, _cuts, st.integers(0, 20))
-@example(b"aaa\r\n.\r\n", [7], 5)  # the end begins where the limit is
-@example(b"....\r\n.\r\n", [1, 2, 3], 5)  # stuffed dots do not count
-def test_the_cuts_of_the_network_change_nothing(wire: bytes, cuts: list[int], most: int) -> None:
-    assert read(wire, cuts, most) == expect(wire, most)
+@given(_wire, _cuts, st.integers(0, 20), st.booleans())
+@example(b"aaa\r\n.\r\n", [7], 5, False)  # the end begins where the limit is
+@example(b"....\r\n.\r\n", [1, 2, 3], 5, False)  # stuffed dots do not count
+@example(b"a\r\n..\r\n..b\r\n.\r\n", [6, 7, 8, 9, 10, 11], 20, True)  # stuffed dots across the moves
+def test_neither_the_cuts_of_the_network_nor_a_file_change_anything(
+    wire: bytes, cuts: list[int], most: int, spooled: bool
+) -> None:
+    assert read(wire, cuts, most, spooled=spooled) == expect(wire, most)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +77,42 @@ def test_what_is_too_large_is_not_kept() -> None:
     for _ in range(1000):
         reader.feed(bytearray(b"x" * 1000))
     assert reader.too_large
-    assert len(reader.take()) < 1000
+    assert not reader.overflows
 
 
-def read(wire: bytes, cuts: list[int], most: int) -> Outcome:
-    """Feed the bytes cut at some places, as a session does."""
+def test_a_message_that_cannot_be_spooled_is_put_off_and_read_to_its_end(tmp_path: Path) -> None:
+    reader, buffer = MessageReader(10_000_000, tmp_path / "missing"), bytearray(b"x" * SPOOLED_BYTES + b"\r\n")
+    assert not reader.feed(buffer)
+    reader.spool()
+    buffer += b"more\r\n.\r\nNOOP\r\n"
+    assert reader.feed(buffer)
+    assert (reader.take(), bytes(buffer)) == (CANNOT_STORE, b"NOOP\r\n")
+
+
+def test_a_small_message_costs_no_file() -> None:
+    reader = MessageReader(10_000_000)
+    reader.feed(bytearray(b"x" * (SPOOLED_BYTES - 2)))
+    assert not reader.overflows
+    reader.feed(bytearray(b"x"))
+    assert reader.overflows
+
+
+def read(wire: bytes, cuts: list[int], most: int, *, spooled: bool = False) -> Outcome:
+    """Feed the bytes cut at some places, as a session does; `spooled` moves them to a file at each cut."""
     reader, buffer = MessageReader(most), bytearray()
     places = sorted({min(cut, len(wire)) for cut in cuts} | {0, len(wire)})
     chunks = [wire[start:end] for start, end in itertools.pairwise(places)]
     for number, chunk in enumerate(chunks):
         buffer += chunk
         if reader.feed(buffer):
+            taken = reader.take()
             left = bytes(buffer) + b"".join(chunks[number + 1 :])
-            return Outcome(left, reader.too_large, None if reader.too_large else bytes(reader.take()))
+            message = None if isinstance(taken, SmtpReply) else read_whole(taken)
+            reader.close()
+            return Outcome(left, reader.too_large, message)
+        if spooled:
+            reader.spool()
+    reader.close()
     return Outcome(None, False, None)
 
 
@@ -95,4 +124,5 @@ def expect(wire: bytes, most: int) -> Outcome:
     lines = (held + b"\r\n").removeprefix(b"\r\n").split(b"\r\n") if held else [b""]
     message = b"\r\n".join(line.removeprefix(b".") for line in lines)
     too_large = len(message) > most
-    return Outcome(left, too_large, None if too_large else message)
+    refused = too_large or check_line_ends(bytearray(message)) is not None
+    return Outcome(left, too_large, None if refused else message)

@@ -1,4 +1,4 @@
-"""How does a message choose options? By X-Plunk-* headers: tag, tracking, template, never twice."""
+"""How does a message choose options? By X-Plunk-* headers: tag, tracking, template, never twice, lifetime."""
 
 from datetime import datetime
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from plunk_relay.db.tables import templates
+from plunk_relay.db.tables import deliveries, templates
 from plunk_relay.ids import new_id
 from tests.kit.relay import Tenant
 from tests.kit.smtp import Site, message, submit
+from tests.kit.store import rows
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,23 @@ async def test_a_header_sets_an_option(site: Site, header: str, attribute: str, 
     assert await submit(site, message(headers=f"{header}\r\n")) == (250, "")
     [mail] = await site.stored()
     assert getattr(mail, attribute) == value
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("X-Plunk-Expires-In: 300\r\n", 300), ("", 345600)])
+@pytest.mark.parametrize("with_template", [False, True], ids=["message", "template"])
+async def test_a_header_sets_the_lifetime_in_seconds(site: Site, header: str, seconds: int, with_template: bool) -> None:
+    template = f"X-Plunk-Template: {await _add_template(site, site.acme)}\r\n" if with_template else ""
+    assert await submit(site, message(headers=header + template)) == (250, "")
+    [delivery] = await rows(site.relay, deliveries)
+    assert (delivery["expires_at"] - delivery["created_at"]).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("value", ["29", "0", "345601", "-5", "5 min", "abc", "", "30.5", "\u0663\u0660\u0660", "9" * 900])
+async def test_a_lifetime_out_of_bounds_is_refused(site: Site, value: str) -> None:
+    code, text = await submit(site, message(headers=f"X-Plunk-Expires-In: {value}\r\n"))
+    assert (code, text.split(" ")[0]) == (554, "5.6.0")
+    assert "X-Plunk-Expires-In: Must be whole seconds from 30 to 345600" in text
+    assert await site.stored() == []
 
 
 async def test_options_hold_for_every_recipient(site: Site) -> None:

@@ -14,7 +14,18 @@ from plunk_relay.errors import Unavailable
 from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Envelope
 from plunk_relay.smtp.listener import Door
 from plunk_relay.smtp.replies import SmtpReply
-from tests.kit.smtp import PATIENCE_SECONDS, Site, Stage, Wire, greeted, message, open_door, running_site, wire_to
+from tests.kit.smtp import (
+    PATIENCE_SECONDS,
+    Site,
+    Stage,
+    Wire,
+    greeted,
+    message,
+    open_door,
+    read_whole,
+    running_site,
+    wire_to,
+)
 
 _DATA_SEGMENTS_IN = slice(152, 156)  # of struct tcp_info, linux/tcp.h
 
@@ -42,7 +53,7 @@ class Whatever:
         del client
         if self.faults:
             raise self.faults.pop(0)
-        self.taken.append(bytes(envelope.content))
+        self.taken.append(read_whole(envelope.content))
         return SmtpReply(250, "2.0.0", "taken")
 
 

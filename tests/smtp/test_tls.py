@@ -55,6 +55,20 @@ async def test_port_465_shows_a_changed_certificate(
         assert before != await _shown_on_465(site, server_name) == _read(files)
 
 
+@pytest.mark.parametrize("broken", ["certificate", "key"])
+async def test_broken_new_files_leave_the_old_certificate_on_both_doors_until_good_ones_come(
+    stage: Stage, tmp_path: Path, files: CertificateFiles, renew: Renew, broken: str
+) -> None:
+    async with running_site(stage, tmp_path, certificate=files) as site:
+        before = _read(files)
+        getattr(files, broken).write_text("-----BEGIN NOTHING-----")
+        assert await _shown_after_starttls(site) == before
+        assert await _shown_on_465(site, "localhost") == before
+        renew(files)
+        assert before != await _shown_after_starttls(site) == _read(files)
+        assert await _shown_on_465(site, "localhost") == _read(files)
+
+
 async def test_a_session_outlives_the_change(stage: Stage, tmp_path: Path, files: CertificateFiles, renew: Renew) -> None:
     opening = running_site(stage, tmp_path, certificate=files)
     async with opening as site, greeted(site.door("submissions").port, tls=_trust_anything()) as wire:

@@ -1,4 +1,5 @@
 ALTER TABLE domains ADD COLUMN receiving BOOLEAN DEFAULT 0 NOT NULL;
+ALTER TABLE emails ADD COLUMN suppression JSON;
 ALTER TABLE deliveries ADD COLUMN tls_wish TEXT;
 ALTER TABLE deliveries ADD COLUMN notify BOOLEAN DEFAULT 0 NOT NULL;
 ALTER TABLE deliveries ADD COLUMN delay_notified_at BIGINT;
@@ -17,6 +18,13 @@ CREATE TABLE suppressions (
 )
  WITHOUT ROWID;
 CREATE INDEX suppressions_created ON suppressions (project_id, created_at, address);
+CREATE TABLE content_parts (
+	content_id VARCHAR(36) NOT NULL, 
+	number INTEGER NOT NULL, 
+	data BLOB NOT NULL, 
+	PRIMARY KEY (content_id, number), 
+	FOREIGN KEY(content_id) REFERENCES contents (id) ON DELETE CASCADE
+);
 CREATE TABLE provider_states (
 	provider TEXT NOT NULL, 
 	source_address TEXT NOT NULL, 

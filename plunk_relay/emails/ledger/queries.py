@@ -12,13 +12,14 @@ from plunk_relay.db.tables import deliveries, emails
 
 LEDGER_STATES = ("DELIVERED", "BOUNCED", "EXPIRED", "SUPPRESSED", "CANCELLED", "FAILED", "HELD", "QUEUED")
 _ACCEPTED = ("SENT", "DELIVERED", "OPENED", "CLICKED", "BOUNCED", "COMPLAINED")
+_GIVEN_UP = ("FAILED", "BOUNCED", "COMPLAINED")  # an attempt without a reply may have delivered it: a report may follow
 _FITTING = {
     "DELIVERED": _ACCEPTED,
-    "BOUNCED": ("BOUNCED", "FAILED"),
-    "EXPIRED": ("FAILED",),
-    "SUPPRESSED": ("SUPPRESSED",),
-    "CANCELLED": ("FAILED",),
-    "FAILED": ("FAILED",),
+    "BOUNCED": ("BOUNCED", "COMPLAINED", "FAILED"),
+    "EXPIRED": _GIVEN_UP,
+    "SUPPRESSED": ("SUPPRESSED", "BOUNCED", "COMPLAINED"),
+    "CANCELLED": _GIVEN_UP,
+    "FAILED": _GIVEN_UP,
     "HELD": ("PENDING", "SENDING"),
     "QUEUED": ("PENDING", "SENDING", "OPENED", "CLICKED"),
 }

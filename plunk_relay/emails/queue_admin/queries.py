@@ -15,6 +15,7 @@ class QueueFilter:
     """Which deliveries; what is None does not matter."""
 
     deliveries: Sequence[str] | None = None
+    """Their own ids, or those of their mails."""
     project_id: str | None = None
     domain: str | None = None
     status: str | None = None
@@ -113,7 +114,8 @@ def _entry(row: Sequence[Any]) -> Entry:
 def _conditions(chosen: QueueFilter) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if chosen.deliveries is not None:
-        conditions.append(deliveries.c.id.in_(list(chosen.deliveries)))
+        either = list(chosen.deliveries)
+        conditions.append(deliveries.c.id.in_(either) | deliveries.c.email_id.in_(either))
     if chosen.project_id is not None:
         conditions.append(deliveries.c.project_id == chosen.project_id)
     if chosen.domain is not None:

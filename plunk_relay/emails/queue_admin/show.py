@@ -4,6 +4,7 @@ from typing import Any
 
 from plunk_relay.emails.queries import Attempt
 from plunk_relay.emails.queue_admin.queries import Entry
+from plunk_relay.mail.classify import explain
 
 
 def show(entry: Entry) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def show(entry: Entry) -> dict[str, Any]:
 
 
 def show_attempt(attempt: Attempt) -> dict[str, Any]:
-    """Return an attempt with its conversation."""
+    """Return an attempt with its conversation, and what its reply means by the rules of today."""
+    found = explain(attempt.rule, permanent=attempt.outcome == "BOUNCED") if attempt.rule else None
     return {
         "number": attempt.number,
         "started": attempt.started_at,
@@ -36,5 +38,9 @@ def show_attempt(attempt: Attempt) -> dict[str, Any]:
         "tls": attempt.tls,
         "outcome": attempt.outcome,
         "reply": attempt.reply,
+        "class": attempt.reply_class,
+        "rule": attempt.rule,
+        "meaning": found.meaning if found else None,
+        "action": found.action if found else None,
         "conversation": attempt.conversation.split("\n") if attempt.conversation else [],
     }
