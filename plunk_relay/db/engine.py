@@ -4,7 +4,8 @@ One writer and a few readers, each an aiosqlite connection whose thread runs who
 groups: it takes every waiting unit, runs all in one transaction, commits once (one fsync for all), and only then
 resolves their futures. When a unit raises after it wrote, the group starts again with a savepoint around each unit, so
 that its changes go, its neighbours' stay, and only its caller sees the error: a unit must be a function that may run
-twice. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored.
+twice. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored. While several units come
+at a time a group waits for a millisecond, so that more share its commit; one that comes alone never waits.
 
 A full disk or a failed write passes: the next group is tried as if nothing had happened. Another I/O error, such as a
 failed fsync, does not: what the disk holds is not known then, so nothing is written until the relay starts again.
@@ -34,6 +35,8 @@ Outcome = tuple[Exception | None, object]
 _PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-8000")
 _STORAGE_FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _PASSING_IO_FAILURES = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)  # as over a quota or with a full disk
+_BUSY_UNITS = 3
+_GATHER_SECONDS = 0.001
 log = get_logger("db")
 
 
@@ -115,6 +118,7 @@ class Database:
         self._readers = readers
         self._waiting: list[Waiting] = []
         self._called = False
+        self._busy = False
         self._flushes: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -181,9 +185,12 @@ class Database:
         """Ask the writer for a group; it takes what waits when its turn comes, so that the next group never waits for us."""
         group: list[Waiting] = []
         try:
+            if self._busy:
+                await asyncio.sleep(_GATHER_SECONDS)
             outcomes = await self._writer.run(self._commit_waiting, group)
         except Exception as error:  # noqa: BLE001  whatever it is, every caller of the group must hear of it
             outcomes = [(self._explain(error), None)] * len(group)
+        self._busy = len(group) >= _BUSY_UNITS
         for (_, _, future), (failure, value) in zip(group, outcomes, strict=True):
             _resolve(future, failure, value)
 
