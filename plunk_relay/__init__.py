@@ -2,16 +2,16 @@
 
 The tree, from the floor up; a module imports only what stands below it, and news travels up as rows of the database:
 
-    relay workers settings clock ids errors log memory secretbox datadir spool
+    relay workers settings sections clock ids errors log memory secretbox datadir spool
                 the floor
     db/         units of work, group commit, tables, migrations
     mail/       RFC work: addresses, composing, DKIM, DNS, the SMTP client, templates; values in, values out
     web/        the HTTP toolkit: endpoints, envelope, OpenAPI, limits; knows no feature
     events/     what happened
-    projects/ accounts/ domains/ templates/ contacts/ suppressions/    the nouns
+    projects/ accounts/ domains/ templates/ contacts/ contents/ suppressions/    the nouns
     emails/     accepting a mail: row, content and due delivery in one unit; the queue itself
-    send/ delivery/ bounces/ inbound/ public/    the verbs: POST /v1/send, the deliverer, what comes back, mail received,
-                pages anybody may open
+    bounces/ inbound/    what comes back, and what is done with mail for addresses of ours
+    send/ delivery/ public/ acme/    the verbs: POST /v1/send, the deliverer, pages anybody may open, certificates
     smtp/ app.py    the doors
     serve.py    what runs, and how it stops
     cli/        what an operator types

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from plunk_relay.acme.api import ENDPOINTS as ACME
 from plunk_relay.domains.api import ENDPOINTS as DOMAINS
 from plunk_relay.emails.metrics import read_queue_gauges
 from plunk_relay.emails.providers.metrics import read_provider_gauges
@@ -28,7 +29,8 @@ def create_app(relay: Relay, request_log: RequestLog, *, more: Sequence[Endpoint
     metrics = HttpMetrics()
     limiter = RateLimiter(read_rates(relay.settings.limits), relay.clock.monotonic)
     toolkit = Toolkit(relay, identify_key, limiter, request_log, metrics)
-    endpoints = [*FEATURES, *meta_endpoints(FEATURES, metrics, [read_queue_gauges, read_provider_gauges]), *more]
+    operating = meta_endpoints(FEATURES, metrics, [read_queue_gauges, read_provider_gauges])
+    endpoints = [*FEATURES, *operating, *ACME, *more]
     app = Starlette(routes=make_routes(toolkit, endpoints))
     app.router.default = PathApp(toolkit, [])
     app.router.redirect_slashes = False

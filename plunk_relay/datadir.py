@@ -68,16 +68,21 @@ def load_secret_key(directory: Path, configured: str | None) -> str:
 
 
 def _write_new_key(path: Path) -> None:
-    """Write the key whole or not at all: a half-written key would lock every stored secret for ever."""
+    # whole and on disk before anything is sealed: half a key would lock every stored secret for ever
+    write_private_file(path, secrets.token_hex(32) + "\n")
+
+
+def write_private_file(path: Path, text: str) -> None:
+    """Write a file that its owner alone may read, whole or not at all; when it returns it is on disk."""
     fresh = path.with_suffix(".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)  # the name is on disk before anything is sealed with the key
+        os.fsync(directory)
     finally:
         os.close(directory)

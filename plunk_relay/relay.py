@@ -47,3 +47,5 @@ class Relay:
     """Set when the server begins to stop: doors accept nothing any more."""
     started: float
     """`clock.monotonic()` at the start."""
+    acme_answers: dict[str, str] = field(default_factory=dict)
+    """What the HTTP door says to a certificate authority that looks, by token (RFC 8555 8.3)."""

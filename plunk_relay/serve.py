@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from plunk_relay import __version__, janitor
+from plunk_relay.acme import worker as certificate_keeper
+from plunk_relay.acme.actions import check_library
 from plunk_relay.admin import AdminSocket
 from plunk_relay.app import create_app
 from plunk_relay.clock import Clock, SystemClock
@@ -50,7 +52,7 @@ log = get_logger("serve")
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _MAPPED_BYTES = 1 << 20
 Service = Callable[[Relay, asyncio.Event], Coroutine[Any, Any, None]]
-WORKERS: Sequence[Service] = (deliverer.run, tls_reporter.run, domain_verifier.run, janitor.run)
+WORKERS: Sequence[Service] = (deliverer.run, tls_reporter.run, domain_verifier.run, certificate_keeper.run, janitor.run)
 
 
 def database_path(settings: Settings) -> Path:
@@ -62,17 +64,21 @@ def database_path(settings: Settings) -> Path:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise UsageError for settings that cannot be used, although each by itself is well-formed."""
+    """Raise UsageError for settings that cannot be used, although each by itself is well-formed; else SetupError."""
     RouteTable(settings.delivery)
     database_path(settings)
-    _check_authorities(settings.delivery.ca_file)
+    _check_authorities("delivery.ca_file", settings.delivery.ca_file)
+    _check_authorities("acme.ca_file", settings.acme.ca_file)
+    if settings.acme.email is not None and settings.smtp.tls_certificate is not None:
+        raise UsageError("settings `acme.email` and `smtp.tls_certificate`: there is one certificate: keep one of them")
+    check_library(settings)
 
 
-def _check_authorities(ca_file: Path | None) -> None:
+def _check_authorities(name: str, ca_file: Path | None) -> None:
     try:
         tls_context(verify=True, authorities=str(ca_file) if ca_file else None)
     except OSError as error:  # what OpenSSL cannot read is an OSError too
-        raise UsageError(f"setting `delivery.ca_file`: {ca_file} is no PEM file of certificates: {error}") from error
+        raise UsageError(f"setting `{name}`: {ca_file} is no PEM file of certificates: {error}") from error
 
 
 @asynccontextmanager

@@ -8,8 +8,15 @@ import pytest
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.relay import Relay
+from tests.groups import put_into_groups
 from tests.kit.http import running_http
 from tests.kit.relay import NOON, Tenant, make_tenant, running_relay
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `-m tls` choose the tests of a group."""
+    put_into_groups(items)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@
 A status only rises: SENT, DELIVERED, OPENED, CLICKED, BOUNCED, COMPLAINED. The same report twice has one effect.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +23,8 @@ from plunk_relay.bounces.queries import Sent
 from plunk_relay.clock import format_time
 from plunk_relay.contacts.actions import set_subscription
 from plunk_relay.contacts.queries import find_contact
-from plunk_relay.delivery.notices import LateFailure, Postmaster, queue_late_notice
 from plunk_relay.emails.events import email_event
+from plunk_relay.emails.status_notices.actions import LateFailure, Postmaster, queue_late_notice
 from plunk_relay.events.queries import record_events
 from plunk_relay.ids import new_id
 from plunk_relay.mail.address import domain_of, to_ascii_domain
@@ -31,6 +32,7 @@ from plunk_relay.mail.arf import COMPLAINTS, OPT_OUTS, FeedbackReport
 from plunk_relay.mail.classify import Classification, classify
 from plunk_relay.mail.dsn import DeliveryReport, ReportedRecipient, same_mailbox
 from plunk_relay.mail.outcome import Reply
+from plunk_relay.mail.providers import provider_of
 from plunk_relay.suppressions.queries import Reason, suppress
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 BounceType = Literal["Permanent", "Transient", "Undetermined"]
 _NO_REASON = "unknown-refusal"
+_HOST_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.?\Z")
 _UNREADABLE = Reply(550, None, "a bounce that cannot be understood")
 
 
@@ -71,11 +74,12 @@ def record_bounce(
         about = whose or sent
         if not one.failed or about.id in noted:
             continue
-        bounce_type = _judge(one.reply, classify(one.reply, None)) if whose else "Undetermined"
+        provider = _find_provider(one, report)
+        bounce_type = _judge(one.reply, classify(one.reply, provider)) if whose else "Undetermined"
         noted[about.id] = _record_failure(tx, about, one, report, bounce_type, now=now)
         if noted[about.id].what == bounce_type:
             named = None if whose else next(iter(one.addresses), None)
-            failures.append(LateFailure(about.id, one.reply, named))
+            failures.append(LateFailure(about.id, one.reply, named, provider))
     queue_late_notice(tx, postmaster, failures, remote_host=report.reporter, now=now)
     return list(noted.values()) or [Noted(sent.id, "no failure", report.recipients[0].fields)]
 
@@ -115,6 +119,12 @@ def _find_recipient(tx: "sa.Connection", sent: Sent, addresses: Sequence[str]) -
     return next((one for one in siblings for address in addresses if same_mailbox(address, one.recipient)), None)
 
 
+def _find_provider(one: ReportedRecipient, report: DeliveryReport) -> str | None:
+    """Tell whose server gave the reason, as rules may be for one provider's words: the remote one, else the reporter."""
+    host = one.remote_host or report.reporter
+    return provider_of(host) if host is not None and _HOST_NAME.match(host) else None
+
+
 def _judge(reply: Reply, found: Classification) -> BounceType:
     """Only what is wrong with the address is permanent: a spam block or a full mailbox says nothing against it."""
     if found.address_is_bad:
@@ -150,7 +160,7 @@ def _event_data(bounce_type: BounceType, now: datetime) -> dict[str, object]:
 
 def _report_row(sent: Sent, one: ReportedRecipient, report: DeliveryReport, now: datetime) -> dict[str, Any]:
     """Write a report down as what followed the last attempt: who wrote it, the reason, and its fields."""
-    found = classify(one.reply, None)
+    found = classify(one.reply, _find_provider(one, report))
     return {
         "id": new_id(),
         "delivery_id": sent.id,

@@ -11,8 +11,9 @@ from pydantic.fields import FieldInfo
 from plunk_relay import __version__
 from plunk_relay.app import FEATURES
 from plunk_relay.cli.run import config_option, json_option, show
+from plunk_relay.sections import DeliveryRoute, Section, TrustedNetwork
 from plunk_relay.serve import check_settings
-from plunk_relay.settings import DeliveryRoute, Section, Settings, TrustedNetwork, load_settings
+from plunk_relay.settings import Settings, load_settings
 from plunk_relay.web.meta import health, ready
 from plunk_relay.web.openapi import build_document
 

@@ -41,7 +41,7 @@ def setup(
     domain: str | None,
     trust: bool,
 ) -> None:
-    """Make the first user, project and domain; safe to repeat."""
+    """Make the first user, project and domain. Safe to repeat."""
     made = call_first(config_path, "setup", email=email, project=project, password=password, domain=domain, trust=trust)
     show(made, as_json=as_json)
 
@@ -169,7 +169,7 @@ def domains_verify(config_path: Path | None, as_json: bool, domain: str) -> None
 @json_option()
 @click.argument("domain")
 def domains_trust(config_path: Path | None, as_json: bool, domain: str) -> None:
-    """Count the domain as verified by your word; the DNS is not asked."""
+    """Count the domain as verified by your word. The DNS is not asked."""
     show(call(config_path, "domains_trust", domain=domain), as_json=as_json)
 
 
@@ -179,7 +179,7 @@ def domains_trust(config_path: Path | None, as_json: bool, domain: str) -> None:
 @click.argument("domain")
 @click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
 def domains_receive(config_path: Path | None, as_json: bool, domain: str, switch: str) -> None:
-    """Accept mail to the domain, or stop that; shows the MX record it needs."""
+    """Accept mail to the domain, or stop that. Shows the MX record it needs."""
     show(call(config_path, "domains_receive", domain=domain, receiving=switch == "on"), as_json=as_json)
 
 
@@ -188,7 +188,7 @@ def domains_receive(config_path: Path | None, as_json: bool, domain: str, switch
 @json_option()
 @click.argument("domain")
 def domains_rotate(config_path: Path | None, as_json: bool, domain: str) -> None:
-    """Give the domain new DKIM keys; the old ones sign until the new record is found."""
+    """Give the domain new DKIM keys. The old ones sign until the new record is found."""
     show(call(config_path, "domains_rotate", domain=domain), as_json=as_json)
 
 

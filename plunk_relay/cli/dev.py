@@ -23,7 +23,7 @@ PROJECT, DOMAIN = "dev", "example.com"
 @click.option("--data", default="./.plunk-relay", show_default=True, type=click.Path(path_type=Path), help="Data directory")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="File with further settings [default: none]")
 def dev(http: str, smtp: str, inbound: str, data: Path, config_path: Path | None) -> None:
-    """Run a relay on loopback that keeps all mail, with a user, a project and a verified domain."""
+    """Run a relay on loopback that keeps all mail. It has a user, a project and a verified domain."""
     settings = _dev_settings(http, smtp, inbound, data, config_path or NO_FILE)
     configure_logging(settings.server.log_format, settings.server.log_level)
 
@@ -53,6 +53,7 @@ def _dev_settings(http: str, smtp: str, inbound: str, data: Path, config_path: P
                 "auth_without_tls": True,
                 "trusted": [],
             },
+            "acme": {"email": None},
             "database": {"url": None},
             "delivery": {"route": "capture", "routes": []},
         },

@@ -96,7 +96,10 @@ def queue_stats(config_path: Path | None, as_json: bool) -> None:
 @config_option()
 @json_option()
 def queue_providers(config_path: Path | None, as_json: bool) -> None:
-    """List mail providers that are slowed down, paused, or reached by the smarthost (fallback)."""
+    """List mail providers that do not get mail as usual.
+
+    They are slowed down, paused, or reached by the smarthost (fallback).
+    """
     found = call(config_path, "queue_providers")
     if as_json:
         show(found, as_json=True)
@@ -126,7 +129,7 @@ def queue_resume(config_path: Path | None, as_json: bool, provider: str) -> None
 @config_option()
 @json_option()
 def audit(config_path: Path | None, as_json: bool) -> None:
-    """Prove that every accepted mail is accounted for; exit 1 when not."""
+    """Prove that every accepted mail is accounted for. Ends with 1 when it is not."""
     ledger = call(config_path, "audit")
     show(ledger, as_json=as_json)
     if not ledger["balanced"]:

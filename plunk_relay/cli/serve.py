@@ -14,7 +14,7 @@ from plunk_relay.settings import Settings, load_settings
 @click.command("serve")
 @config_option()
 def serve_command(config_path: Path | None) -> None:
-    """Run everything in one process, in the foreground, logging to stderr."""
+    """Run everything in one process, in the foreground. The log goes to stderr."""
     settings = load_settings(config_path)
     configure_logging(settings.server.log_format, settings.server.log_level)
     run_async(serve(settings))
@@ -24,7 +24,7 @@ def serve_command(config_path: Path | None) -> None:
 @config_option()
 @json_option()
 def migrate(config_path: Path | None, as_json: bool) -> None:
-    """Bring the database up to this version; `serve` does it too."""
+    """Bring the database up to this version. `serve` does it, too."""
     settings = load_settings(config_path)
     check_settings(settings)
     configure_logging(settings.server.log_format, "warning")

@@ -11,7 +11,7 @@ _project_option = click.option("--project", required=True, help="Whose list")
 
 @click.group()
 def suppressions() -> None:
-    """Addresses that get no mail: they bounced, complained, or were entered. PROJECT is an id or a unique name."""
+    """Addresses that get no mail. They bounced, complained, or were entered. PROJECT is an id or a unique name."""
 
 
 @suppressions.command("list")
@@ -52,7 +52,7 @@ def suppressions_add(
 @_project_option
 @click.argument("emails", nargs=-1, required=True)
 def suppressions_remove(config_path: Path | None, as_json: bool, project: str, emails: tuple[str, ...]) -> None:
-    """Send to addresses again; mail that was held is not sent."""
+    """Send to addresses again. Mail that was held is not sent."""
     show(call(config_path, "suppressions_remove", project=project, emails=list(emails)), as_json=as_json)
 
 

@@ -21,6 +21,7 @@ from plunk_relay.delivery.answers import (
 )
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Group, Lane
+from plunk_relay.delivery.local import deliver_here
 from plunk_relay.delivery.outcomes import Failed, Finished, Postponed, Result, Uncounted
 from plunk_relay.delivery.prepare import Draft, gather_draft
 from plunk_relay.delivery.return_path import find_return_path
@@ -197,6 +198,9 @@ class Courier:
         if self._lane.plan.kind == "capture":
             await self._keep(trip, message)
             return
+        if self._lane.plan.kind == "local":
+            await self._deliver_here(trip, message)
+            return
         recipients = tuple(one.recipient for one in trip.group)
         postponed = await self._office.traffic.admit(self._lane, trip.group) if self._lane.provider else None
         if postponed is not None:
@@ -214,6 +218,11 @@ class Courier:
         await self._relay.db.write(keep_captured, rows)
         reply = Reply(250, "2.0.0", "captured: kept here, not sent")
         self._finish_all(trip, Delivered(reply), host="capture")
+
+    async def _deliver_here(self, trip: Trip, message: bytes) -> None:
+        results = await deliver_here(self._relay, trip.group, message)
+        for one, result in zip(trip.group, results, strict=True):
+            self._finish_one(trip, one, result, host=self._relay.hostname)
 
     async def _transmit(self, trip: Trip, envelope: Envelope) -> Transaction | None:
         """Send on the open connection, or on a new one to the first peer that takes it; None: finished already."""

@@ -58,6 +58,7 @@ class Dispatch:
         self._most_unproven = max(1, self._slots // 2)
         self._hungry = 0
         self._hungry_providers: set[str] = set()
+        self._leaving: Counter[str] = Counter()
         self._stopping = False
         self.office = Office(
             relay=relay,
@@ -77,7 +78,7 @@ class Dispatch:
                 key,
                 most_couriers=self._settings.per_destination,
                 provider=way.provider,
-                proven=way.plan.kind == "capture" or key in self._proven,
+                proven=way.plan.kind in ("capture", "local") or key in self._proven,
             )
             lane.waiting_since = self._loop.time()
         for group in form_groups(mails):
@@ -90,6 +91,10 @@ class Dispatch:
         for lane in lanes:
             self._drop_if_empty(lane)
         return waiting
+
+    def backlog_of(self, provider: str) -> int:
+        """Count the groups that wait for a provider."""
+        return sum(lane.backlog for lane in self._lanes.values() if lane.provider == provider)
 
     def busy_domains(self) -> list[str]:
         """Return the domains that have as much waiting as their lanes can use."""
@@ -192,12 +197,14 @@ class Dispatch:
         finally:
             if lane.provider:
                 self._traffic.pacing.return_connection(lane.provider)
+                self._leaving -= Counter({lane.provider: 1})  # none is left below zero
                 if lane.provider in self._hungry_providers:
                     self.staff()
 
     def _must_leave(self, lane: Lane, began: float) -> bool:
         """Tell whether a courier should leave the rest of its lane to others, or to another time."""
-        if self._traffic.pacing.has_too_many(lane.provider):
+        if self._traffic.pacing.has_too_many(lane.provider, leaving=self._leaving[lane.provider]):
+            self._leaving[lane.provider] += 1
             return True
         if not (self._hungry or lane.provider in self._hungry_providers):
             return False

@@ -10,9 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from plunk_relay.delivery.providers import NO_PROVIDER
 from plunk_relay.delivery.routes import RoutePlan
 from plunk_relay.emails.queue import Claimed
+from plunk_relay.mail.providers import NO_PROVIDER
 
 _FIRST_COURIERS = 5
 _UNPROVEN_COURIERS = 2

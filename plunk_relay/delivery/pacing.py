@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from plunk_relay.delivery.providers import ProviderTable
 from plunk_relay.log import get_logger
 from plunk_relay.mail.classify import Classification
+from plunk_relay.mail.providers import ProviderTable
 
 EVERYONE = "everyone"
 """The provider of the row that is about port 25 itself; no registered domain is written so."""
 FULL_PACE, LOWEST_PACE, STEP = 100, 10, 10
 _MESSAGES_A_STEP = 10
-_SLOW_AGAIN = timedelta(minutes=1)
+_SLOW_AGAIN = _ONE_MINUTE = timedelta(minutes=1)
+_LEAST_IN_HAND = 20
+_LONGEST_QUEUE = timedelta(minutes=10)
 _ALERT_AGAIN = timedelta(days=1)
 PROBE_EVERY = timedelta(days=1)
 _MOST_TURNS = 1000
@@ -56,6 +58,8 @@ class ProviderState:
     """No step up before: the reply asked for slower mail until then. Not stored; a restart may win a step early."""
     slowed_at: datetime | None = None
     """When a reply last took from the pace; replies that were on their way with it do not take again."""
+    queued_until: datetime | None = None
+    """When the mail that was put off last has its turn."""
     successes: int = 0
     """Messages taken since the last step."""
     probe: str | None = None
@@ -161,9 +165,11 @@ class Pacing:
         """Tell whether one more connection is allowed."""
         return not provider or self._connections.get(provider, 0) < self._most_connections(provider)
 
-    def has_too_many(self, provider: str) -> bool:
-        """Tell whether there are more connections than allowed: it was slowed down meanwhile."""
-        return provider in self._states and self._connections.get(provider, 0) > self._most_connections(provider)
+    def has_too_many(self, provider: str, *, leaving: int) -> bool:
+        """Tell whether there are more connections than allowed, those that are about to end left out: it was slowed down."""
+        if provider not in self._states:
+            return False
+        return self._connections.get(provider, 0) - leaving > self._most_connections(provider)
 
     def messages_per_connection(self, provider: str, most: int) -> int:
         """Return after how many messages a connection is given up."""
@@ -179,6 +185,17 @@ class Pacing:
         turn = max(now, self._next_turn.get(provider, 0.0))
         self._next_turn[provider] = turn + 60.0 / rate
         return turn - now
+
+    def queue_up(self, state: ProviderState, waiting: int, now: datetime) -> datetime | None:
+        """Return when the turn of one more mail comes for which `waiting` are in hand; None: it may wait with these.
+
+        Not more than some minutes from now: by then the provider may have its pace back.
+        """
+        rate = self._rate(state.provider)
+        if rate is None or waiting < max(_LEAST_IN_HAND, rate):
+            return None
+        state.queued_until = max(state.queued_until or now, now + _ONE_MINUTE) + timedelta(minutes=1 / rate)
+        return min(state.queued_until, now + _LONGEST_QUEUE)
 
     def _most_connections(self, provider: str) -> int:
         most = self.table.limits_of(provider).connections

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import orjson
 
 from plunk_relay.contacts.queries import find_contact
+from plunk_relay.contents.queries import load_content, read_content
 from plunk_relay.delivery.footer import footer_html
 from plunk_relay.delivery.outcomes import Failed
 from plunk_relay.domains.actions import Identity, find_identity, find_signer
-from plunk_relay.emails.queries import Email, load_content, read_content
+from plunk_relay.emails.queries import Email
 from plunk_relay.emails.queue import Claimed
 from plunk_relay.mail.address import Mailbox, domain_of
-from plunk_relay.mail.compose import Attachment, Outgoing, compose, default_headers
+from plunk_relay.mail.compose import Attachment, MailClass, Outgoing, compose, default_headers, make_feedback_id
 from plunk_relay.mail.dkim import sign, sign_pieces
 from plunk_relay.mail.html import add_footer, wrap_fragment
 from plunk_relay.mail.seven_bit import to_seven_bit
@@ -152,6 +153,8 @@ def build_message(draft: Draft) -> bytes:
 def _outgoing(draft: Draft, body: str) -> Outgoing:
     email = draft.claimed.email
     html = _final_html(draft, email, body)
+    mail_class: MailClass = email.mail_class  # type: ignore[assignment]  # one of the three words, written by us
+    mailing = email.campaign_id or email.template_id or email.source_type.lower()
     return Outgoing(
         message_id=email.message_id,
         date=draft.claimed.created_at,
@@ -163,12 +166,13 @@ def _outgoing(draft: Draft, body: str) -> Outgoing:
         headers=email.headers or {},
         attachments=_attachments(draft.attachments),
         defaults=default_headers(
-            mail_class=email.mail_class,  # type: ignore[arg-type]  # one of the three words, written by us
+            mail_class=mail_class,
             campaign=email.campaign_id is not None,
             html=html,
             contact_id=email.contact_id,
             email_id=email.id,
             api_url=draft.public_url,
+            feedback_id=make_feedback_id(mailing=mailing, mail_class=mail_class, project_id=email.project_id),
         ),
     )
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from plunk_relay.db.portable import upsert
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import attempts, contents, deliveries, emails, warmup_counts
+from plunk_relay.db.tables import attempts, deliveries, emails, warmup_counts
 
 _STATUS = Prepared(
     sa.update(emails)
@@ -51,22 +51,6 @@ class LastAttempt:
     rule: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Notified:
-    """A delivery as far as a notice about it needs to know."""
-
-    project_id: str
-    notify: bool
-    sender: str
-    recipient: str
-    created_at: datetime
-    expires_at: datetime
-    subject: str
-    message_id: str
-    content_id: str | None
-    """None: nothing was submitted as a message, or it is gone."""
-
-
 def find_last_attempt(tx: sa.Connection, delivery_id: str) -> LastAttempt | None:
     """Return a delivery's latest attempt, or None."""
     columns = [attempts.c[name] for name in LastAttempt.__dataclass_fields__]
@@ -75,26 +59,9 @@ def find_last_attempt(tx: sa.Connection, delivery_id: str) -> LastAttempt | None
     return LastAttempt(*row) if row else None
 
 
-def find_notified(tx: sa.Connection, delivery_id: str) -> Notified | None:
-    """Look up who is to be told about a delivery."""
-    names = ("project_id", "notify", "sender", "recipient", "created_at", "expires_at")
-    join = deliveries.join(emails, emails.c.id == deliveries.c.email_id).outerjoin(
-        contents, (contents.c.id == emails.c.content_id) & (contents.c.kind == "MIME")
-    )
-    columns = [*(deliveries.c[name] for name in names), emails.c.subject, emails.c.message_id, contents.c.id]
-    row = tx.execute(sa.select(*columns).select_from(join).where(deliveries.c.id == delivery_id)).one_or_none()
-    return Notified(*row) if row else None
-
-
 def mark_delay_notified(tx: sa.Connection, delivery_ids: list[str], *, now: datetime) -> None:
     """Note that the sender was told that these are late."""
     tx.execute(sa.update(deliveries).where(deliveries.c.id.in_(delivery_ids)).values(delay_notified_at=now))
-
-
-def load_content_start(tx: sa.Connection, content_id: str, *, most: int = 65536) -> bytes | None:
-    """Return the first bytes of a content: its headers; None when it is gone."""
-    start = sa.select(sa.func.substr(contents.c.data, 1, most, type_=sa.LargeBinary)).where(contents.c.id == content_id)
-    return tx.execute(start).scalar_one_or_none()
 
 
 def load_warmup_counts(tx: sa.Connection, *, day: str, first_use: str) -> list[tuple[str, str, str, int]]:

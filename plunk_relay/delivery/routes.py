@@ -1,20 +1,25 @@
 """Which way does a mail go? By its recipient's domain, else by whose exchangers that has (its provider), else the default.
 
-There are three ways: direct (mx), a smarthost, or kept (capture). Where the default is direct and there is a general
-smarthost, that is the fallback for what the default route cannot deliver; a route of its own stays as it was written.
+There are four ways: direct (mx), a smarthost, kept (capture), or to a mailbox of this relay (local). Local is the way of
+domains that receive here, and of bounce hosts: before a route by provider and before the default, be it direct or a
+smarthost, which could only bring the mail back. A route that is written for such a domain wins; and where the default is
+`capture`, nothing is delivered, not even here.
+
+Where the default is direct and there is a general smarthost, that is the fallback for what the default route cannot
+deliver; a route of its own stays as it was written.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from plunk_relay.delivery.providers import built_in, provider_of
 from plunk_relay.errors import UsageError
 from plunk_relay.mail.address import to_ascii_domain
+from plunk_relay.mail.providers import built_in, provider_of
 from plunk_relay.mail.session import TlsMode
-from plunk_relay.settings import DeliverySettings, TlsFloor
+from plunk_relay.sections import DeliverySettings, TlsFloor
 
 _STARTTLS: Mapping[str, TlsMode] = {"required": "required", "may": "may", "off": "off"}
 _DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
@@ -38,7 +43,7 @@ class Smarthost:
 class RoutePlan:
     """`smarthost` is set exactly when the kind is `smarthost`."""
 
-    kind: Literal["mx", "smarthost", "capture"]
+    kind: Literal["mx", "smarthost", "capture", "local"]
     smarthost: Smarthost | None = None
     tls: TlsFloor = "may"
     """What TLS the route asks for, whatever the peer's policies say."""
@@ -52,6 +57,9 @@ class RoutePlan:
         relay = self.smarthost
         floor = "" if self.tls == "may" else f", {self.tls}"
         return f"smarthost {relay.username or ''}@{relay.host}:{relay.port} {relay.tls}{floor}"
+
+
+_LOCAL = RoutePlan("local")
 
 
 class RouteTable:
@@ -70,9 +78,15 @@ class RouteTable:
         has_fallback = settings.fallback and settings.route == "mx" and settings.smarthost_url
         self.fallback = _plan("smarthost", settings.smarthost_url) if has_fallback else None
 
-    def find_by_domain(self, domain: str) -> RoutePlan | None:
-        """Return the route for a recipient domain; None when it depends on the domain's provider."""
-        return self._by_domain.get(domain) or (None if self._by_provider else self._default)
+    def find_by_domain(self, domain: str, local_names: Container[str] = ()) -> RoutePlan | None:
+        """Return the route for a recipient domain; None when it depends on the domain's provider.
+
+        `local_names` are the domains whose mail stays here.
+        """
+        plan = self._by_domain.get(domain)
+        if plan is None and domain in local_names and self._default.kind != "capture":
+            return _LOCAL
+        return plan or (None if self._by_provider else self._default)
 
     def find(self, domain: str, provider: str | None = None) -> RoutePlan:
         """Return the route for a recipient domain whose provider is known."""

@@ -28,16 +28,21 @@ async def find_suppressed(relay: Relay, claimed: Sequence[Claimed]) -> dict[str,
 
 async def _find_listed(relay: Relay, claimed: Sequence[Claimed]) -> dict[str, Suppressed]:
     """Look up the entries of those mails that the list holds; one that was removed since the claim holds nothing."""
-    policy = relay.settings.delivery.suppress
-    listed = {
-        one.id: (one.project_id, normalize_address(one.recipient))
+    asked = {
+        one.id: (one, (one.project_id, normalize_address(one.recipient)))
         for one in claimed
-        if one.suppressed is not None and is_held(one.suppressed, marketing=_is_marketing(one), policy=policy)
+        if one.suppressed is not None or not one.recipient.isascii()
     }
-    if not listed:
+    if not asked:
         return {}
-    entries = await relay.db.read(find_suppressions, list(listed.values()))
-    return {queue_id: _by_entry(entries[pair]) for queue_id, pair in listed.items() if pair in entries}
+    entries = await relay.db.read(find_suppressions, [pair for _, pair in asked.values()])
+    found = {queue_id: (one, entries[pair]) for queue_id, (one, pair) in asked.items() if pair in entries}
+    policy = relay.settings.delivery.suppress
+    return {
+        queue_id: _by_entry(entry)
+        for queue_id, (one, entry) in found.items()
+        if is_held(entry.reason, marketing=_is_marketing(one), policy=policy)
+    }
 
 
 def _is_marketing(one: Claimed) -> bool:

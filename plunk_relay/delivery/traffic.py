@@ -20,10 +20,10 @@ from plunk_relay.delivery.closed_port import ClosedPortWatch, is_listening
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Group, Lane
 from plunk_relay.delivery.outcomes import Postponed, Result
-from plunk_relay.delivery.pacing import EVERYONE, PROBE_EVERY, Pacing, ProviderState
-from plunk_relay.delivery.providers import NO_PROVIDER, ProviderFinder, built_in
+from plunk_relay.delivery.pacing import EVERYONE, FULL_PACE, PROBE_EVERY, Pacing, ProviderState
 from plunk_relay.delivery.routes import RoutePlan, RouteTable
 from plunk_relay.delivery.warmup import FIRST_USE, Warmup
+from plunk_relay.domains.actions import find_local_names
 from plunk_relay.emails.providers.queries import load_provider_states, store_provider_states, waiting_text
 from plunk_relay.emails.queue import Claimed
 from plunk_relay.errors import Unavailable
@@ -31,6 +31,7 @@ from plunk_relay.log import get_logger
 from plunk_relay.mail.classify import classify
 from plunk_relay.mail.dns import DnsTemporary, NameNotFound
 from plunk_relay.mail.outcome import Bounced, Deferred, Delivered, Reply
+from plunk_relay.mail.providers import NO_PROVIDER, ProviderFinder, built_in
 from plunk_relay.mail.session import Peer
 from plunk_relay.relay import Relay
 
@@ -49,7 +50,10 @@ class Way:
 
 
 class Traffic:
-    """One a deliverer. `changed` is called with a provider whose waiting mail must be looked at again."""
+    """One a deliverer. `changed` is called with a provider whose waiting mail must be looked at again.
+
+    `backlog` tells how many mails wait in hand for a provider.
+    """
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Traffic:
         *,
         changed: Callable[[str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        backlog: Callable[[str], int],
     ) -> None:
         settings = relay.settings.delivery
         self.warmup = Warmup(settings.warmup_per_day, settings.source_addresses)
@@ -68,10 +73,12 @@ class Traffic:
         self._peers = peers
         self._changed = changed
         self._spawn = spawn
+        self._backlog = backlog
         self._loop = asyncio.get_running_loop()
         self._finder = ProviderFinder(relay.resolver, built_in())
         self._look_ups = asyncio.Semaphore(_LOOK_UPS)  # each holds a socket
         self._watch = ClosedPortWatch()
+        self._local_names: frozenset[str] = frozenset()
         self._loaded = False
         self._confirming = False
         self._port_alerted = False
@@ -89,6 +96,8 @@ class Traffic:
                 day = now.date().isoformat()
                 self.warmup.load(await self._relay.db.read(queries.load_warmup_counts, day=day, first_use=FIRST_USE), now)
             self._loaded = True
+        if not self._relay.db.failure:
+            self._local_names = await find_local_names(self._relay)
         await self.store_counts()
 
     async def store_counts(self) -> None:
@@ -104,7 +113,7 @@ class Traffic:
 
     def find_way(self, claimed: Claimed) -> Way | Postponed | None:
         """Return how a mail goes, or until when it waits; None: `look_up` its domain first."""
-        plan = self._routes.find_by_domain(claimed.domain)
+        plan = self._routes.find_by_domain(claimed.domain, self._local_names)
         if plan is not None and plan.kind != "mx":
             return Way(plan)
         provider = self._finder.known(claimed.domain, self._loop.time())
@@ -136,7 +145,15 @@ class Traffic:
                 self.pacing.begin_probe(state, claimed.id, now)
             elif state.is_paused(now):
                 return _waiting(state)
+            elif state.pace < FULL_PACE:
+                return self._queue_up(state, now)
         return None
+
+    def _queue_up(self, state: ProviderState, now: datetime) -> Postponed | None:
+        """Put mail for a slowed provider off when enough of it waits in hand: the room is for other destinations."""
+        due = self.pacing.queue_up(state, self._backlog(state.provider), now)
+        text = f"{waiting_text(state.provider)}slowed down to {state.pace} %: {state.reason}"
+        return None if due is None else Postponed(due, text)
 
     def _is_due_probe(self, state: ProviderState, provider: str, now: datetime) -> bool:
         """Tell whether a mail may try the direct way; port 25 is tried with a large provider, for a day with no other."""
@@ -310,9 +327,8 @@ class Traffic:
 
 def _waiting(state: ProviderState) -> Postponed:
     assert state.paused_until is not None  # noqa: S101  the caller saw that it is paused
-    return Postponed(
-        state.paused_until, f"{waiting_text(state.provider)} {state.paused_until:%Y-%m-%d %H:%M} UTC: {state.reason}"
-    )
+    until = f"{state.paused_until:%Y-%m-%d %H:%M} UTC"
+    return Postponed(state.paused_until, f"{waiting_text(state.provider)}paused until {until}: {state.reason}")
 
 
 class _Keeper:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from plunk_relay.delivery.dispatch import Dispatch
 from plunk_relay.delivery.hosts import PeerFinder
-from plunk_relay.delivery.notices import Postmaster, queue_notices
+from plunk_relay.delivery.notices import queue_notices
 from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Postponed, Result, Uncounted, Verdict, record
 from plunk_relay.delivery.prepare import Draft, build_messages
 from plunk_relay.delivery.retry import RetrySchedule
@@ -19,6 +19,7 @@ from plunk_relay.delivery.suppression import find_suppressed
 from plunk_relay.delivery.traffic import Traffic, Way
 from plunk_relay.emails import queue
 from plunk_relay.emails.queue import Claim, Claimed
+from plunk_relay.emails.status_notices.actions import Postmaster
 from plunk_relay.errors import Unavailable
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
@@ -70,7 +71,14 @@ class Deliverer:
         self._errands: set[asyncio.Task[None]] = set()
         self._tasks = asyncio.TaskGroup()
         peers = PeerFinder(relay)
-        self._traffic = Traffic(relay, self._routes, peers, changed=self._sort_again, spawn=self._spawn)
+        self._traffic = Traffic(
+            relay,
+            self._routes,
+            peers,
+            changed=self._sort_again,
+            spawn=self._spawn,
+            backlog=lambda provider: self._dispatch.backlog_of(provider),  # noqa: PLW0108  it comes about below
+        )
         self._dispatch = Dispatch(
             relay,
             self._traffic,
@@ -248,6 +256,9 @@ class Deliverer:
 
     def _spawn(self, errand: Coroutine[Any, Any, None]) -> None:
         """Run something that a stop may cancel."""
+        if self._stopping:
+            errand.close()
+            return
         task = self._tasks.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)

@@ -14,6 +14,7 @@ from plunk_relay.errors import BadRequest, Conflict, FieldError, Forbidden, NotF
 from plunk_relay.ids import new_id
 from plunk_relay.mail.address import domain_of, to_ascii_domain
 from plunk_relay.mail.dkim import Algorithm, DkimKey, generate_ed25519_pem, generate_rsa_pem, load_key, public_record
+from plunk_relay.mail.verp import bounce_host
 from plunk_relay.relay import Relay
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(?=.{3,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])\Z")
 _PURPOSE = "dkim key"
 _IDENTITIES = "identities"
+_LOCAL_NAMES = "local names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,22 @@ async def _find_identity(relay: Relay, domain: str, *, project_id: str | None) -
         )
 
     return await relay.memory.remember(_IDENTITIES, (project_id, name), load)
+
+
+async def find_local_names(relay: Relay) -> frozenset[str]:
+    """Return the domains whose mail stays here: those that receive, and bounce hosts; remembered for a few seconds.
+
+    There are none while the inbound door is off. Kept with the identities: what changes these may change the names.
+    """
+    if not relay.settings.smtp.inbound_port:
+        return frozenset()
+
+    async def load() -> frozenset[str]:
+        found = await relay.db.read(queries.list_local_names)
+        receiving = [name for name, receives, _ in found if receives]
+        return frozenset([*receiving, *(bounce_host(name) for name, _, returns in found if returns)])
+
+    return await relay.memory.remember(_IDENTITIES, _LOCAL_NAMES, load)
 
 
 async def check_sender(relay: Relay, project_id: str, address: str) -> Identity:
@@ -129,6 +147,7 @@ async def set_receiving(relay: Relay, domain: Domain, *, receiving: bool) -> Dom
     """Accept mail to the domain at the inbound door, or stop that; it has an effect while the domain is verified."""
     now = relay.clock.now()
     await relay.db.write(queries.set_receiving, domain.id, receiving=receiving, now=now)
+    relay.memory.forget(_IDENTITIES)
     return replace(domain, receiving=receiving, updated_at=now)
 
 

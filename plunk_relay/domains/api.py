@@ -131,7 +131,7 @@ async def change_domain(relay: Relay, caller: Caller, domain_id: str, body: Doma
     """Switch receiving on or off.
 
     Mail to a verified domain with receiving on becomes a mail with status RECEIVED and an `email.received` event; its
-    sender becomes a contact.
+    sender becomes a contact. Mail to it that this relay itself sends is delivered here, whatever its MX record says.
     """
     domain = await actions.get_domain(relay, caller.project_id, _check_id(domain_id))
     changed = await actions.set_receiving(relay, domain, receiving=body.receiving)

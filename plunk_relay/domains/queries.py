@@ -74,6 +74,14 @@ def list_domains(tx: sa.Connection, project_id: str | None = None, *, limit: int
     return [Domain(*row) for row in tx.execute(chosen.order_by(domains.c.id.desc()).limit(limit))]
 
 
+def list_local_names(tx: sa.Connection) -> list[tuple[str, bool, bool]]:
+    """Return of each verified domain that gets mail here: its name, whether it receives, whether its bounces come here."""
+    bounces = sa.func.coalesce(domains.c.records["return-path"].as_string() == "Success", sa.false())
+    found = sa.select(domains.c.domain, domains.c.receiving, bounces).where(domains.c.verified)
+    rows = tx.execute(found.where(domains.c.receiving | bounces))
+    return [(name, bool(receiving), bool(returns)) for name, receiving, returns in rows]
+
+
 def list_stale(tx: sa.Connection, *, checked_before: datetime, limit: int) -> list[Domain]:
     """Return domains not looked up since a moment, the longest waiting first; trusted ones are never looked up."""
     stale = (domains.c.checked_at.is_(None) | (domains.c.checked_at < checked_before)) & ~domains.c.trusted

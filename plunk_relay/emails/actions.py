@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from plunk_relay.contacts.actions import ContactChange, upsert_contacts
 from plunk_relay.contacts.queries import Contact
+from plunk_relay.contents.queries import Content, insert_contents
 from plunk_relay.emails import queries, queue
-from plunk_relay.emails.queries import Content
 from plunk_relay.mail.address import domain_of, to_ascii_domain
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def queue_mails(
 
     Raises BadRequest for contact data that cannot be stored, ContactMovedError when a text must be rendered again.
     """
-    queries.insert_contents(tx, contents, now=now)
+    insert_contents(tx, contents, now=now)
     upserted = upsert_contacts(tx, [(mail.project_id, mail.contact) for mail in mails], now=now)
     queued = [_queued(mail, contact) for mail, (contact, _) in zip(mails, upserted, strict=True)]
     queries.insert_emails(tx, [_email_row(mail, done.contact_id, now) for mail, done in zip(mails, queued, strict=True)])

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from plunk_relay.contacts.actions import ContactChange
+from plunk_relay.contents.queries import Content
 from plunk_relay.emails.actions import NewMail, queue_mails
-from plunk_relay.emails.queries import Content
 from plunk_relay.ids import new_id
 from plunk_relay.mail.address import domain_of, normalize_address
 from plunk_relay.mail.dkim import split_fields

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from plunk_relay.db.engine import dump_json
 from plunk_relay.db.portable import insert_if_absent, listed
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import attempts, captured, contacts, contents, deliveries, emails, suppressions
+from plunk_relay.db.tables import attempts, captured, contents, deliveries, emails, suppressions
 from plunk_relay.emails.queries import EMAIL_COLUMNS, Email
 
 FINAL_STATES = ("DELIVERED", "BOUNCED", "EXPIRED", "SUPPRESSED", "CANCELLED", "FAILED")
@@ -45,7 +45,10 @@ class Claimed:
     delay_notified_at: datetime | None
     last_address: str | None
     suppressed: str | None
-    """Why the recipient is on the project's suppression list; None: it is not."""
+    """Why the recipient is on the project's suppression list; None: it is not, or its address is not ASCII.
+
+    SQLite lower-cases ASCII alone; delivery/suppression.py looks the others up.
+    """
     email: Email
     kind: str | None
     """MIME or HTML; None when the content is gone."""
@@ -113,10 +116,10 @@ _CLAIMED = Prepared(
     .select_from(
         deliveries.join(emails, emails.c.id == deliveries.c.email_id)
         .outerjoin(contents, contents.c.id == emails.c.content_id)
-        .join(contacts, contacts.c.id == emails.c.contact_id)
-        .outerjoin(
+        .outerjoin(  # by where the mail goes: the address of its contact may be another one by now
             suppressions,
-            (suppressions.c.project_id == deliveries.c.project_id) & (suppressions.c.address == contacts.c.email),
+            (suppressions.c.project_id == deliveries.c.project_id)
+            & (suppressions.c.address == sa.func.lower(deliveries.c.recipient)),
         )
     )
     .where(deliveries.c.id.in_(listed("ids")))

@@ -15,8 +15,9 @@ import orjson
 
 from plunk_relay.clock import format_time
 from plunk_relay.contacts.actions import ContactChange, upsert_contact
+from plunk_relay.contents.queries import Content, insert_contents
 from plunk_relay.domains.queries import Domain, find_domain_named
-from plunk_relay.emails.queries import Content, count_created_since, insert_contents, insert_emails
+from plunk_relay.emails.queries import count_created_since, insert_emails
 from plunk_relay.errors import MailLoop
 from plunk_relay.events.queries import NewEvent, record_events
 from plunk_relay.ids import new_id
@@ -60,12 +61,13 @@ async def find_receiver(relay: Relay, domain: str) -> Domain | None:
 
 
 async def receive(
-    relay: Relay, *, client_address: str, helo: str, sender: str, recipients: Sequence[str], message: bytes
-) -> None:
-    """Store a message (CRLF lines) for its recipients; returns after the commit.
+    relay: Relay, *, client_address: str | None, helo: str, sender: str, recipients: Sequence[str], message: bytes
+) -> list[str]:
+    """Store a message (CRLF lines) for its recipients; return the ids of the new mails after the commit.
 
-    `sender` is the envelope's, empty for `<>`; recipients of domains that do not receive, of disabled projects and of
-    projects beyond their monthly cap are passed over. Raises MailLoop, Unavailable.
+    `client_address` is None for what this relay itself sends; `sender` is the envelope's, empty for `<>`. Recipients of
+    domains that do not receive, of disabled projects and of projects beyond their monthly cap are passed over. Raises
+    MailLoop, Unavailable.
     """
     started = relay.clock.monotonic()
     read = await asyncio.to_thread(read_received, message, hostname=relay.hostname)
@@ -74,7 +76,7 @@ async def receive(
         raise MailLoop(f"More than {most} hops: a mail loop")
     groups = await _group_by_project(relay, recipients) if sender else {}
     if not groups:
-        return
+        return []
     verdicts = await judge_sender(
         message,
         relay.resolver,
@@ -99,6 +101,7 @@ async def receive(
     stored = await relay.db.write(_store_all, arrivals)
     relay.wakes.events.set()
     _log_arrival(client_address, arrival, recipients, stored)
+    return stored
 
 
 async def _group_by_project(relay: Relay, recipients: Sequence[str]) -> dict[str, list[str]]:
@@ -125,7 +128,7 @@ async def _may_receive(relay: Relay, project_id: str, count: int) -> bool:
     return True
 
 
-def _log_arrival(client_address: str, arrival: _Arrival, recipients: Sequence[str], stored: Sequence[str]) -> None:
+def _log_arrival(client_address: str | None, arrival: _Arrival, recipients: Sequence[str], stored: Sequence[str]) -> None:
     verdicts = arrival.verdicts
     log.info(
         "received",

@@ -30,6 +30,7 @@ _LONGEST_CONTENT_TYPE = 500
 _PIECE = re.compile(r" *[^ ]+")
 _PARAMETER_PIECE = 50
 _FOLD_AT = 76
+_SENDER_DIGITS = 12  # of a UUID's random end
 _LONGEST_LINE = 900  # below RFC 5322's 998, so that a dot-stuffed or re-wrapped line stays legal
 
 
@@ -75,19 +76,27 @@ def compose(message: Outgoing) -> bytes:
 
 
 def default_headers(
-    *, mail_class: MailClass, campaign: bool, html: str, contact_id: str, email_id: str, api_url: str
+    *, mail_class: MailClass, campaign: bool, html: str, contact_id: str, email_id: str, api_url: str, feedback_id: str
 ) -> dict[str, str]:
-    """Return the headers a mail gets unless its caller sets them (RFC 2369, 8058, 3834).
+    """Return the headers a mail gets unless its caller sets them (RFC 2369, 8058, 3834; Gmail's Feedback-ID).
 
     The List-Unsubscribe pair comes with marketing mail and with any body that links to this contact's own pages.
     """
-    headers = {}
+    headers = {"Feedback-ID": feedback_id}
     if mail_class == "marketing" or f"/unsubscribe/{contact_id}" in html or f"/manage/{contact_id}" in html:
         headers["List-Unsubscribe"] = f"<{api_url}/unsubscribe/{contact_id}?e={email_id}>"
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     if mail_class == "marketing" or campaign:
         headers |= {"Precedence": "bulk", "Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"}
     return headers
+
+
+def make_feedback_id(*, mailing: str, mail_class: MailClass, project_id: str) -> str:
+    """Return by what a provider counts complaints: which mailing, which kind of mail, and who sends it.
+
+    The last field is the sender, which Gmail wants to be the same for all their mail, and of 5 to 15 characters.
+    """
+    return f"{mailing}:{mail_class}:{project_id.replace('-', '')[-_SENDER_DIGITS:]}"
 
 
 def _head(message: Outgoing) -> bytes:

@@ -9,7 +9,7 @@ import email
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flufl.bounce import all_failures
@@ -56,6 +56,8 @@ class ReportedRecipient:
     """The reason, as if a server had said it to us; 4xx: temporary, though it was given up."""
     fields: str
     """What the report says of it, line by line."""
+    remote_host: str | None = None
+    """The server that gave the reason to the one that wrote the report (RFC 3464 2.3.5); None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,11 @@ def read_delivery_report(message: bytes) -> DeliveryReport | None:
     parts = list(walk(root))
     status = next((part for part in parts if part.content_type in _STATUS_TYPES), None)
     report = _read_status(status) if status is not None else None
+    lines = _plain_lines(parts)
     if report is not None and report.recipients:
-        return report
+        return replace(report, recipients=tuple(_give_reason(one, lines) for one in report.recipients))
     if _is_automatic_reply(root):
         return None
-    lines = _plain_lines(parts)
     found = _read_text(message, root, lines)
     if found is None and (status is not None or _is_from_daemon(root)):
         return _unreadable(root, lines)
@@ -120,7 +122,8 @@ def _read_recipient(named: dict[str, str], fields: Sequence[tuple[str, str]]) ->
     action = named.get("action", "").strip().lower()
     # OpenSMTPD writes `error`; a field that is missing is made up for by the status
     failed = action.startswith(("fail", "error")) or (not action and _first_digit(named.get("status", "")) == "5")
-    return ReportedRecipient(tuple(dict.fromkeys(_read_addresses(written))), failed, reply, _show(fields))
+    addresses, remote = tuple(dict.fromkeys(_read_addresses(written))), _host(named.get("remote-mta", ""))
+    return ReportedRecipient(addresses, failed, reply, _show(fields), remote)
 
 
 def _read_addresses(written: Sequence[str]) -> Iterator[str]:
@@ -154,6 +157,17 @@ def _read_reason(status: str, diagnostic: str) -> Reply:
     if stated is None or stated[1] != digit or (reply.enhanced and not _is_general(reply.enhanced)):
         return reply
     return reply if reply.enhanced and _is_general(stated[0]) else Reply(number, stated[0], reply.text)
+
+
+def _give_reason(one: ReportedRecipient, lines: Sequence[str]) -> ReportedRecipient:
+    """Take the reason from the text where the fields have none: so Exim writes of what it found out itself."""
+    if not one.failed or one.reply.text or not (one.reply.enhanced is None or _is_general(one.reply.enhanced)):
+        return one
+    for address in one.addresses:
+        words = _reason_below(address, lines).partition(address)[2].lstrip("> ")
+        if words:
+            return replace(one, reply=Reply(one.reply.code, one.reply.enhanced, sanitize(words)))
+    return one
 
 
 def _is_general(enhanced: str) -> bool:

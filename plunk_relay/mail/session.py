@@ -19,6 +19,7 @@ from plunk_relay.mail.outcome import Bounced, Deferred, Reply, judge_refusal, re
 from plunk_relay.mail.strict_client import StrictClient
 from plunk_relay.mail.tls import NO_POLICY, TlsFacts, TlsPolicy, TlsTrouble, explain_tls_failure, judge_tls, tls_context
 
+_CLOSING = 421
 TlsMode = Literal["off", "may", "required", "implicit"]
 
 
@@ -70,12 +71,16 @@ class ConnectionFailed(Exception):
 
 
 class _TlsFailed(Exception):
-    """The session could not be encrypted; `lasting`: nor will it be, as the peer does not offer it, or is not trusted."""
+    """The session could not be encrypted; `lasting`: nor will it be, as the peer does not offer it, or is not trusted.
 
-    def __init__(self, trouble: TlsTrouble, *, lasting: bool = False) -> None:
+    `refused`: the peer said no, so that nothing has begun and the session may go on in clear (RFC 3207 4).
+    """
+
+    def __init__(self, trouble: TlsTrouble, *, lasting: bool = False, refused: bool = False) -> None:
         super().__init__(trouble.text)
         self.trouble = trouble
         self.lasting = lasting
+        self.refused = refused
 
 
 _CONNECTION_TROUBLE = (OSError, aiosmtplib.SMTPException, _TlsFailed, TimeoutError, ValueError)
@@ -96,7 +101,8 @@ async def open_session(
 ) -> Session:
     """Connect, greet, encrypt as the peer's mode says, sign in; raises ConnectionFailed. `sock` is connected already.
 
-    Mode `may` uses STARTTLS where offered, whatever the certificate, and starts again in clear when that fails.
+    Mode `may` uses STARTTLS where offered, whatever the certificate; it goes on in clear where that is refused, and starts
+    again in clear when the handshake fails.
     """
     if sock is None:
         conversation.remark(f"connecting to {peer}")
@@ -122,10 +128,11 @@ async def _begin(
             except _TlsFailed as error:
                 if peer.tls == "required":
                     raise
-                conversation.remark(f"{error}, once more in clear")
                 tls = TlsFacts(trouble=error.trouble)
-                smtp.close()
-                smtp = await _greet(peer, local_hostname, timeouts, conversation)
+                if not (error.refused and await _goes_on_in_clear(smtp, peer, conversation)):
+                    conversation.remark(f"{error}, once more in clear")
+                    smtp.close()
+                    smtp = await _greet(peer, local_hostname, timeouts, conversation)
         if peer.username is not None:
             await _sign_in(smtp, peer, conversation)
     except BaseException:
@@ -218,14 +225,33 @@ async def _encrypt(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation
         tls = _judge(smtp, peer, conversation)
         answer = await smtp.ehlo()
     except SMTPResponseException as error:
-        text = f"STARTTLS refused: {read_reply(error.code, error.message)}"
-        raise _TlsFailed(TlsTrouble("starttls-not-supported", text)) from error
+        reply = read_reply(error.code, error.message)
+        conversation.server(str(reply))
+        refused = error.code // 100 in (4, 5) and error.code != _CLOSING and not _is_encrypted(smtp)
+        raise _TlsFailed(TlsTrouble("starttls-not-supported", f"STARTTLS refused: {reply}"), refused=refused) from error
     except (OSError, ValueError, Untrusted) as error:  # ValueError: a host name that TLS cannot ask for
         lasting = isinstance(error, Untrusted | ssl.SSLCertVerificationError)
         raise _TlsFailed(explain_tls_failure(error), lasting=lasting) from error
     conversation.server(f"{answer.code} {answer.message}")
     _check_quiet(smtp, peer)
     return tls
+
+
+def _is_encrypted(smtp: aiosmtplib.SMTP) -> bool:
+    return smtp.transport is not None and smtp.transport.get_extra_info("sslcontext") is not None
+
+
+async def _goes_on_in_clear(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation) -> bool:
+    """Ask a peer that refused TLS for one more reply: some hang up instead."""
+    try:
+        _check_quiet(smtp, peer)
+        conversation.client("RSET")
+        answer = await smtp.rset()
+        _check_quiet(smtp, peer)
+    except (OSError, aiosmtplib.SMTPException, TimeoutError):
+        return False
+    conversation.server(f"{answer.code} {answer.message}")
+    return True
 
 
 def _judge(smtp: aiosmtplib.SMTP, peer: Peer, conversation: Conversation) -> TlsFacts:

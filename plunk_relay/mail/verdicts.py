@@ -84,7 +84,7 @@ async def judge_sender(
     message: bytes,
     resolver: Resolver,
     *,
-    client_address: str,
+    client_address: str | None,
     helo: str,
     sender: str,
     authors: Sequence[Mailbox],
@@ -92,7 +92,10 @@ async def judge_sender(
     now: datetime,
     seconds: float = TOTAL_SECONDS,
 ) -> Verdicts:
-    """Evaluate a received message; never raises for what the message or the DNS says."""
+    """Evaluate a received message; never raises for what the message or the DNS says.
+
+    Without a client there is no SPF to check: the message came from this machine.
+    """
     deadline = asyncio.get_running_loop().time() + seconds
     spf_domain = to_ascii_domain(domain_of(sender) if sender else helo)
     author_domain = _author_domain(authors, from_fields)
@@ -126,8 +129,10 @@ def _combine(signatures: Sequence[SignatureResult] | None) -> str:
 # --- SPF
 
 
-async def _check_spf(resolver: Resolver, address: str, helo: str, sender: str, deadline: float) -> str:
+async def _check_spf(resolver: Resolver, address: str | None, helo: str, sender: str, deadline: float) -> str:
     """Evaluate SPF of the envelope sender, or of HELO for `<>` (RFC 7208 2.4)."""
+    if address is None:
+        return "none"
     loop = asyncio.get_running_loop()
     local, _, domain = sender.rpartition("@")
     identity = f"{local}@{to_ascii_domain(domain)}" if sender else ""

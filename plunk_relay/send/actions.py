@@ -11,10 +11,11 @@ import orjson
 from plunk_relay.contacts.actions import ContactChange
 from plunk_relay.contacts.merge import merge_data
 from plunk_relay.contacts.queries import Contact, find_contacts_by_email
+from plunk_relay.contents.queries import Content
 from plunk_relay.domains.actions import check_sender
 from plunk_relay.domains.queries import list_domains
 from plunk_relay.emails.actions import ContactMovedError, NewMail, QueuedMail, queue_mails
-from plunk_relay.emails.queries import Content, count_created_since
+from plunk_relay.emails.queries import count_created_since
 from plunk_relay.errors import (
     BadRequest,
     BillingLimitReached,

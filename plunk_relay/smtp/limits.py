@@ -1,7 +1,7 @@
 """How much may a client ask of a door, and is there room for a message now?"""
 
 from plunk_relay.relay import Relay
-from plunk_relay.settings import SmtpSettings
+from plunk_relay.sections import SmtpSettings
 from plunk_relay.smtp.handler import DoorLimits
 from plunk_relay.smtp.replies import STOPPING, SmtpReply
 from plunk_relay.web.meta import list_reasons

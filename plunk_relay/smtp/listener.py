@@ -3,11 +3,10 @@
 import asyncio
 import socket
 import ssl
-from pathlib import Path
 
 from plunk_relay.errors import SetupError
 from plunk_relay.ids import new_id
-from plunk_relay.log import get_logger
+from plunk_relay.smtp.certificate import CertificateSource, renewing_context
 from plunk_relay.smtp.connection import HANDSHAKE_SECONDS, Connection
 from plunk_relay.smtp.crowd import Crowd
 from plunk_relay.smtp.handler import Client, DoorLimits, DoorOptions, Handler
@@ -15,46 +14,7 @@ from plunk_relay.smtp.protocol import SubmissionSession
 from plunk_relay.smtp.proxy import ProxiedServer
 from plunk_relay.smtp.replies import STOPPING, SmtpReply
 
-log = get_logger("smtp")
 _BACKLOG = 1024
-
-
-class Certificate:
-    """A certificate with its key, read again when one of the files changes."""
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._certificate, self._key = certificate, key
-        self._stamp: tuple[int, int] | None = None
-        self._context: ssl.SSLContext | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Return the TLS context of the present files; broken new files leave the old one in use.
-
-        Raises SetupError when there is no context yet.
-        """
-        stamp = self._read_stamp()
-        if self._context is not None and stamp == self._stamp:
-            return self._context
-        self._stamp = stamp
-        try:
-            self._context = self._load()
-        except (OSError, ssl.SSLError) as error:
-            if self._context is None:
-                raise SetupError(f"cannot read the certificate {self._certificate} with {self._key}: {error}") from error
-            log.error("new certificate cannot be read; the old one stays in use", error=str(error))
-        return self._context
-
-    def _read_stamp(self) -> tuple[int, int] | None:
-        try:
-            return self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns
-        except OSError:
-            return None
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._certificate, self._key)
-        return context
 
 
 class Door:
@@ -69,7 +29,7 @@ class Door:
         name: str,
         host: str,
         port: int,
-        certificate: Certificate | None = None,
+        certificate: CertificateSource | None = None,
     ) -> None:
         self.name = name
         self._handler, self._options, self._limits = handler, options, limits
@@ -88,8 +48,11 @@ class Door:
         return int(self._server.sockets[0].getsockname()[1]) if self._server else self._port
 
     async def start(self) -> None:
-        """Listen; raises SetupError when the address is taken or not ours, or the certificate cannot be read."""
-        context = _reloading(self._certificate) if self._certificate else None
+        """Listen; raises SetupError when the address is taken or not ours, or the certificate cannot be read.
+
+        A door with implicit TLS whose certificate is still awaited listens as well, and refuses each handshake until then.
+        """
+        context = renewing_context(self._certificate) if self._certificate else None
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
             listener = socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
@@ -149,14 +112,3 @@ class Door:
 
     def _tls_context(self) -> ssl.SSLContext | None:
         return self._certificate.context() if self._certificate else None
-
-
-def _reloading(certificate: Certificate) -> ssl.SSLContext:
-    """Return a context that takes the present certificate at each handshake."""
-    outer = certificate.context()
-
-    def refresh(tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        tls.context = certificate.context()
-
-    outer.sni_callback = refresh
-    return outer

@@ -1,8 +1,9 @@
 """What do we answer? Replies with their enhanced status codes (RFC 5321 4.2, RFC 2034, RFC 3463)."""
 
 from dataclasses import dataclass
+from typing import Self
 
-from plunk_relay.mail.outcome import sanitize
+from plunk_relay.mail.outcome import Reply, sanitize
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,11 @@ class SmtpReply:
     code: int
     enhanced: str
     text: str
+
+    @classmethod
+    def of(cls, reply: Reply) -> Self:
+        """Say what was decided elsewhere."""
+        return cls(reply.code, reply.enhanced or "", reply.text)
 
     def encode(self) -> bytes:
         """Return the line with its CRLF; only ASCII (RFC 5321 4.2), so a foreign letter becomes `?`."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from plunk_relay.contacts.actions import ContactChange
+from plunk_relay.contents.queries import Content
 from plunk_relay.domains.actions import check_sender
 from plunk_relay.emails.actions import NewMail, QueuedMail, queue_mails
-from plunk_relay.emails.queries import Content
 from plunk_relay.errors import NotFound, RelayError, SetupError, Unavailable
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
@@ -23,10 +23,11 @@ from plunk_relay.projects.actions import get_project, identify_key, resolve_proj
 from plunk_relay.relay import Relay
 from plunk_relay.send.actions import check_billing, choose_lifetime, send_message
 from plunk_relay.send.request import SendRequest
+from plunk_relay.smtp.certificate import find_certificate
 from plunk_relay.smtp.guard import COUNTER_PREFIX, LoginGuard
 from plunk_relay.smtp.handler import Client, DoorOptions, Envelope
 from plunk_relay.smtp.limits import check_room, door_limits
-from plunk_relay.smtp.listener import Certificate, Door
+from plunk_relay.smtp.listener import Door
 from plunk_relay.smtp.queries import list_counters, store_counters
 from plunk_relay.smtp.replies import CANNOT_STORE, SmtpReply
 from plunk_relay.spool import ByteSource, SpooledFile, spool_directory
@@ -334,11 +335,7 @@ async def _trusted_project(relay: Relay, name_or_id: str) -> str:
 async def submission_doors(relay: Relay) -> list[Door]:
     """Return the doors of the settings, not yet listening; raises SetupError for a trusted project that is unknown."""
     settings = relay.settings.smtp
-    certificate = (
-        Certificate(settings.tls_certificate, settings.tls_key)
-        if settings.tls_certificate is not None and settings.tls_key is not None
-        else None
-    )
+    certificate = find_certificate(relay.settings)
     trusted = [(entry.network, await _trusted_project(relay, entry.project)) for entry in settings.trusted]
     limits = door_limits(settings)
     guard = LoginGuard(relay.clock.now, await relay.db.read(list_counters, COUNTER_PREFIX))

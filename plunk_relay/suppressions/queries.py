@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from plunk_relay.contents.queries import load_content
 from plunk_relay.db.portable import insert_if_absent
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import contents, deliveries, emails, suppression_rules, suppressions
@@ -177,9 +178,12 @@ def find_caught(tx: sa.Connection, project_id: str, email_id: str) -> tuple[Caug
     """Look a suppressed mail up; return it with the kind and the bytes of its content, None when that is gone."""
     where = (emails.c.project_id == project_id) & (emails.c.id == email_id) & (emails.c.status == "SUPPRESSED")
     joined = emails.outerjoin(contents, contents.c.id == emails.c.content_id)
-    found = sa.select(*_CAUGHT_COLUMNS, contents.c.kind, contents.c.data).select_from(joined).where(where)
+    found = sa.select(*_CAUGHT_COLUMNS, contents.c.kind, emails.c.content_id).select_from(joined).where(where)
     row = tx.execute(found).one_or_none()
-    return (CaughtMail(*row[:-2]), row.kind, row.data) if row else None
+    if row is None:
+        return None
+    data = load_content(tx, row.content_id) if row.content_id is not None else None
+    return CaughtMail(*row[:-2]), row.kind, data
 
 
 def _is_rule(project_id: str, rule_id: str) -> sa.ColumnElement[bool]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from plunk_relay.errors import RateLimited
-from plunk_relay.settings import LimitSettings
+from plunk_relay.sections import LimitSettings
 
 _MOST_BUCKETS = 20_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.errors import RateLimited
-from plunk_relay.settings import LimitSettings
+from plunk_relay.sections import LimitSettings
 from plunk_relay.web.ratelimit import Rate, RateLimiter, read_rates
 from tests.kit.api import refusal, send, sent
 from tests.kit.http import running_http

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from click import echo
 
 from plunk_relay.contacts.actions import ContactChange
+from plunk_relay.contents.queries import Content
 from plunk_relay.db.engine import Database
 from plunk_relay.emails.actions import NewMail, queue_mails
-from plunk_relay.emails.queries import Content
 from plunk_relay.emails.queue import Claim, claim_due, give_back
 from plunk_relay.ids import new_id
 from tests.bench.load import SMTP_LOADS, submit

@@ -19,7 +19,7 @@ PROMISED = {
     *(f"users {name}" for name in ("list", "create", "password")),
     *(f"projects {name}" for name in ("list", "create", "keys", "disable", "enable")),
     *(f"domains {name}" for name in ("list", "add", "verify", "trust", "receive", "rotate")),
-    *(f"queue {name}" for name in ("list", "show", "retry", "hold", "release", "cancel", "stats")),
+    *(f"queue {name}" for name in ("list", "show", "retry", "hold", "release", "cancel", "stats", "providers", "resume")),
     *(f"suppressions {name}" for name in ("list", "add", "remove")),
     *(f"config {name}" for name in ("check", "show", "docs")),
 }
@@ -41,6 +41,7 @@ NEEDS = {
     "queue hold": ("id",),
     "queue release": ("id",),
     "queue cancel": ("id",),
+    "queue resume": ("google",),
     "suppressions list": ("--project", "acme"),
     "suppressions add": ("ann@example.com", "--project", "acme"),
     "suppressions remove": ("ann@example.com", "--project", "acme"),
@@ -157,9 +158,8 @@ def test_what_is_made_is_for_its_owner_alone(config: Path) -> None:
     run_cli("migrate", "--config", config)
     directory = config.parent / "data"
     assert directory.stat().st_mode & 0o777 == 0o700
-    assert {path.name: oct(path.stat().st_mode & 0o777) for path in directory.iterdir()} == dict.fromkeys(
-        ["lock", "relay.db", "secret.key"], "0o600"
-    )
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in directory.iterdir()}
+    assert modes == {"lock": "0o600", "relay.db": "0o600", "secret.key": "0o600", "spool": "0o700"}
 
 
 @pytest.mark.parametrize("name", ["audit", "migrate", "serve"])

@@ -57,6 +57,8 @@ def test_config_check_says_that_a_configuration_is_valid(config: Path) -> None:
         ("[smtp]\nhostnme = 'x'", "did you mean `smtp.hostname`?"),
         ("[delivery]\nroute = 'smarthost'\nsmarthost_url = 'ftp://x'", "delivery.smarthost_url"),
         ("[database]\nurl = 'postgresql://db'", "database.url"),
+        ("[smtp]\ntls_certificate = 'c'\ntls_key = 'k'\n[acme]\nemail = 'op@example.com'", "`smtp.tls_certificate`"),
+        ("[acme]\nca_file = '/absent.pem'", "acme.ca_file"),
         ("[http", "not valid TOML"),
     ],
 )

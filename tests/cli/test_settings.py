@@ -28,6 +28,9 @@ OTHER: dict[str, Any] = {
     "smtp.trusted_proxies": ["10.0.0.0/8"],
     "smtp.postmaster": "postmaster@mail.example.com",
     "smtp.trusted": [{"network": "127.0.0.1/32", "project": "acme"}],
+    "acme.email": "op@example.com",
+    "acme.directory_url": "https://ca.example.com/directory",
+    "acme.names": ["mx.example.com", "relay.example.com"],
     "delivery.route": "capture",
     "delivery.trust_ad": True,
     "delivery.tls_report_from": "tls@mail.example.com",
@@ -36,6 +39,7 @@ OTHER: dict[str, Any] = {
     "delivery.allow_networks": ["127.0.0.0/8"],
     "delivery.source_addresses": ["192.0.2.1", "2001:db8::1"],
     "delivery.retry_minutes": [0.5, 3.0],
+    "delivery.warmup_per_day": [50, 100],
     "delivery.suppress": "marketing",
     "delivery.routes": [
         {"domain": "example.com", "provider": None, "route": "capture", "smarthost_url": None, "tls": "required"}
@@ -170,6 +174,8 @@ def test_other_variables_of_the_product_are_no_settings(environment: dict[str, s
         ("[delivery]\nretry_minutes = [inf]", "setting `delivery.retry_minutes.0`: input should be a finite number"),
         ("[delivery]\nroute = 'fly'", "setting `delivery.route`: input should be 'mx', 'smarthost' or 'capture'"),
         ("[delivery]\nroute = 'smarthost'", "smarthost_url is needed for the route `smarthost`"),
+        ("[acme]\nnames = ['*.example.com']", "setting `acme.names.0`"),
+        ("[acme]\ndirectory_url = 'http://ca.example.com'", "setting `acme.directory_url`"),
         ("[smtp]\ntls_key = 'k.pem'", "tls_certificate and tls_key go together"),
         ("[server]\npublic_url = 'mail.example.com'", "setting `server.public_url`"),
         ("[server]\nsecret_key = 'short'", "setting `server.secret_key`: string should have at least 32 characters"),

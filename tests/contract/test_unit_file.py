@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plunk_relay.settings import ServerSettings
+from plunk_relay.sections import ServerSettings
 from tests.kit.tools import repository, require_tool
 
 UNIT = repository() / "systemd" / "plunk-relay.service"

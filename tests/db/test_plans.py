@@ -12,10 +12,11 @@ import sqlalchemy as sa
 import plunk_relay
 from plunk_relay.accounts.queries import find_user_by_email
 from plunk_relay.bounces.queries import Sent, find_author, find_sent, is_recorded, is_shared, list_siblings, mark_bounced
+from plunk_relay.contents.queries import load_content
 from plunk_relay.db.engine import Database
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.domains.queries import find_domain, find_domain_named, list_domains, list_keys, list_stale
-from plunk_relay.emails.queries import Email, list_attempts, list_captured, load_captured, load_content
+from plunk_relay.emails.queries import Email, list_attempts, list_captured, load_captured
 from plunk_relay.emails.queue import give_back, take_over
 from plunk_relay.emails.queue_admin import QueueFilter, find_entry, hold, list_entries, release, retry
 from plunk_relay.projects.queries import find_key_owner, find_owned_project, find_project, list_projects
@@ -106,6 +107,11 @@ async def test_a_prepared_statement_searches_an_index(db: Database, name: str, s
 def test_the_statements_of_the_hot_path_are_among_them() -> None:
     found = {name.removeprefix("plunk_relay.") for name, _ in _prepared()}
     assert found >= {"emails.queue._LEASE_DUE", "emails.queue._CLAIMED", "contacts.queries._BY_EMAIL"}
+
+
+async def test_a_claim_looks_each_recipient_up_by_the_key_of_the_list(db: Database) -> None:
+    steps = await _explain(db, dict(_prepared())["plunk_relay.emails.queue._CLAIMED"].sql)
+    assert "SEARCH suppressions USING PRIMARY KEY (project_id=? AND address=?) LEFT-JOIN" in steps
 
 
 @pytest.mark.parametrize("name", QUERIES)

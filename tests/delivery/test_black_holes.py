@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plunk_relay.delivery.worker import run
-from plunk_relay.emails.actions import PRIORITY_CAMPAIGN
+from plunk_relay.emails.actions import PRIORITY_CAMPAIGN, PRIORITY_TRANSACTIONAL
 from tests.kit.outbox import Outbox, Prepared, other_message, running_outbox, set_exchangers
 from tests.kit.peer import Peer, Script, running_peer
 from tests.kit.relay import make_tenant
@@ -99,8 +100,44 @@ async def test_a_lane_with_many_connections_gives_one_to_a_destination_that_wait
         await peer.until(lambda peer: len(peer.received) == 1 + 4)
         await outbox.submit("ann@other.example", priority=PRIORITY_CAMPAIGN, tenant=outbox.rival)
         await outbox.claim()
+        await outbox.until(_sorted(outbox))
         peer.let_go()
         await other.until(lambda other: other.taken)
+
+
+async def test_the_next_connection_is_for_the_more_urgent_mail(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
+    peer.script = Script(dot=["wait + 250 2.0.0 taken", "250 2.0.0 taken"])
+    async with running_outbox(prepared, tmp_path, port=peer.port, concurrency=1) as outbox:
+        await outbox.submit()
+        await outbox.claim()
+        await peer.until(lambda peer: peer.received)
+        for domain, priority in (("slow.example", PRIORITY_CAMPAIGN), ("fast.example", PRIORITY_TRANSACTIONAL)):
+            set_exchangers(outbox.dns, domain, "127.0.0.1")
+            await outbox.submit(f"ann@{domain}", priority=priority)
+            await outbox.claim()
+            await outbox.until(_sorted(outbox))
+        peer.let_go()
+        await outbox.deliver()
+        assert [message.recipients[0] for message in peer.taken][1:] == ["ann@fast.example", "ann@slow.example"]
+
+
+async def test_the_next_connection_is_for_the_project_with_fewer(prepared: Prepared, tmp_path: Path, peer: Peer) -> None:
+    peer.script = Script(dot=["wait + 250 2.0.0 taken", "hang", "250 2.0.0 taken"])
+    async with running_outbox(prepared, tmp_path, port=peer.port, concurrency=2) as outbox:
+        for number in range(4):
+            set_exchangers(outbox.dns, f"d{number}.example", "127.0.0.1")
+            await outbox.submit(f"ann@d{number}.example")
+            await outbox.claim()
+            await outbox.until(_sorted(outbox))
+            expected = min(number + 1, 2)
+            await peer.until(partial(_has_received, expected))
+        set_exchangers(outbox.dns, "rival.example", "127.0.0.1")
+        await outbox.submit("bob@rival.example", tenant=outbox.rival)
+        await outbox.claim()
+        await outbox.until(_sorted(outbox))
+        peer.let_go()
+        await peer.until(lambda peer: len(peer.received) == 5)
+        assert peer.received[2].recipients == ("bob@rival.example",)
 
 
 @pytest.mark.slow
@@ -158,6 +195,17 @@ async def _submit_to_the_dead(outbox: Outbox) -> None:
     for number in range(DEAD):
         set_exchangers(outbox.dns, f"dead{number}.example", "127.0.0.2")
     await outbox.submit(*(f"ann@dead{number}.example" for number in range(DEAD)))
+
+
+def _has_received(count: int, peer: Peer) -> bool:
+    return len(peer.received) == count
+
+
+def _sorted(outbox: Outbox) -> Callable[[], Any]:
+    async def fits() -> bool:
+        return not outbox.deliverer._unsorted
+
+    return fits
 
 
 def _delivered(outbox: Outbox, delivery_id: str) -> Callable[[], Any]:

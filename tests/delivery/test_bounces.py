@@ -128,6 +128,27 @@ async def test_a_failure_without_a_reason_is_undetermined_and_unsubscribes_nobod
     assert await rows(outbox.relay, suppressions) == []
 
 
+@pytest.mark.parametrize(
+    ("reporter", "remote", "status"),
+    [
+        ("mx.example.org", "mx00.emig.gmx.net", "BOUNCED"),
+        ("mout.gmx.net", None, "BOUNCED"),
+        ("mout.gmx.net", "mx.example.com", "DELIVERED"),
+        ("mx.example.org", None, "DELIVERED"),
+        ("mx.example.org", "[192.0.2.1]", "DELIVERED"),
+    ],
+)
+async def test_the_words_of_a_provider_mean_what_they_mean_there(
+    outbox: Outbox, reporter: str, remote: str | None, status: str
+) -> None:
+    delivery_id = await _sent(outbox)
+    said = "smtp; 550 Requested action not taken: mailbox unavailable"
+    report = delivery_report("bob@example.org", status="5.0.0", diagnostic=said, reporter=reporter, remote=remote)
+    await _bounce(outbox, delivery_id, report)
+    assert (await outbox.email(delivery_id))["status"] == status
+    assert await _subscribed(outbox, "bob@example.org") is (status == "DELIVERED")
+
+
 @pytest.mark.parametrize("action", ["delayed", "delivered", "relayed", "expanded"])
 async def test_a_report_that_nothing_failed_is_no_bounce(outbox: Outbox, action: str) -> None:
     delivery_id = await _sent(outbox)

@@ -6,11 +6,13 @@ from email import message_from_bytes
 
 import sqlalchemy as sa
 
-from plunk_relay.db.tables import content_parts, contents
+from plunk_relay.contents.queries import load_content
+from plunk_relay.db.tables import content_parts, contents, emails
 from plunk_relay.domains.actions import find_identity
-from plunk_relay.emails.queries import load_content
 from plunk_relay.mail.dkim import public_record, verify
 from plunk_relay.spool import PIECE_BYTES, Held
+from plunk_relay.suppressions.actions import RuleChange, add_rule
+from tests.kit.http import running_http
 from tests.kit.outbox import Outbox
 from tests.kit.peer import Peer, Script
 from tests.kit.store import rows
@@ -84,6 +86,16 @@ async def test_a_large_message_is_converted_for_a_peer_that_takes_no_8_bit_octet
     assert arrived.message.isascii()
     assert message_from_bytes(arrived.message).get_payload(decode=True) == text.encode()
     assert await _verdicts(outbox, arrived.message) == [True, True]
+
+
+async def test_a_large_message_that_a_rule_held_is_shown_whole(outbox: Outbox) -> None:
+    await add_rule(outbox.relay, outbox.acme.id, RuleChange("Sink", "DOMAIN", "example.org", enabled=True))
+    await outbox.submit(message=Held(LARGE))
+    await outbox.deliver()
+    [mail] = await rows(outbox.relay, emails)
+    async with running_http(outbox.relay) as http:
+        shown = await http.get(f"/suppressions/emails/{mail['id']}", headers=outbox.acme.headers)
+    assert shown.json()["message"].encode() == LARGE
 
 
 async def _verdicts(outbox: Outbox, message: bytes) -> list[bool]:

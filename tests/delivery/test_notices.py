@@ -15,8 +15,8 @@ import pytest
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.db.tables import deliveries, domains, emails
-from plunk_relay.delivery.notices import LateFailure, Postmaster, queue_late_notice
 from plunk_relay.domains.queries import list_keys
+from plunk_relay.emails.status_notices.actions import LateFailure, Postmaster, queue_late_notice
 from plunk_relay.mail.dkim import verify
 from plunk_relay.mail.dsn import read_delivery_report
 from plunk_relay.mail.outcome import Reply

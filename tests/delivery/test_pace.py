@@ -8,8 +8,8 @@ import pytest
 
 from plunk_relay.delivery.closed_port import ClosedPortWatch
 from plunk_relay.delivery.pacing import EVERYONE, Pacing, ProviderState
-from plunk_relay.delivery.providers import built_in
 from plunk_relay.mail.classify import Classification
+from plunk_relay.mail.providers import built_in
 from tests.kit.relay import NOON
 
 SLOW = Classification("slow", "reputation", "Slower.", "", pace="slow", pause_minutes=10)
@@ -121,6 +121,17 @@ def test_a_slowed_provider_has_a_rate_even_if_it_has_none_otherwise() -> None:
     pacing, _ = _pacing()
     pacing.obey("google", SLOW, "421 slower", NOON)
     assert [pacing.take_turn("google", 100.0) for _ in range(3)] == pytest.approx([0, 0.2, 0.4])  # half of 600 a minute
+
+
+def test_what_a_slowed_provider_cannot_take_soon_is_put_off_to_its_turn() -> None:
+    pacing, _ = _pacing()
+    pacing.obey("google", PAUSE, "421 a break", NOON)
+    state, later = pacing.find("google"), NOON + timedelta(minutes=31)
+    assert state is not None
+    assert pacing.queue_up(state, 59, later) is None  # a minute's worth, at a tenth of 600
+    turns = [pacing.queue_up(state, 60, later) for _ in range(1000)]
+    assert turns[:2] == [later + timedelta(seconds=61), later + timedelta(seconds=62)]
+    assert turns[-1] == later + timedelta(minutes=10)
 
 
 def test_the_alert_comes_again_after_a_day_of_trouble() -> None:

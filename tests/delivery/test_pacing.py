@@ -13,7 +13,7 @@ from plunk_relay.errors import NotFound
 from tests.kit.http import running_http
 from tests.kit.outbox import Outbox, Prepared, other_message, running_outbox, set_exchangers, set_provider
 from tests.kit.peer import Peer, Script, running_peer
-from tests.kit.store import rows
+from tests.kit.store import insert, rows
 
 DELIVERED = ("DELIVERED", "DELIVERED")
 SLOWER = "421 4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address"
@@ -187,6 +187,28 @@ async def test_a_connection_refused_for_their_number_leaves_the_others_at_work(
         assert sum([(await outbox.delivery(one))["attempts"] for one in ids]) <= 12 + 2
 
 
+async def test_more_mail_than_a_slowed_provider_takes_in_a_minute_waits_in_the_queue_for_its_turn(
+    prepared: Prepared, tmp_path: Path, peer: Peer
+) -> None:
+    peer.script = Script(mail="hang")
+    async with running_outbox(prepared, tmp_path, port=peer.port, concurrency=20) as outbox:
+        slowed = {"provider": "google", "source_address": "", "pace": 10, "reason": SLOWER}
+        await insert(outbox.relay, provider_states, **slowed, updated_at=outbox.clock.now())
+        for number in range(90):
+            set_provider(outbox.dns, f"d{number}.example", "aspmx.l.google.com")
+        ids = await outbox.submit(*(f"ann@d{number}.example" for number in range(90)))
+        await outbox.claim()
+
+        async def some_wait() -> bool:
+            return len(await _due_later(outbox, ids)) >= 25
+
+        await outbox.until(some_wait)
+        waiting = await _due_later(outbox, ids)
+        assert {row["attempts"] for row in waiting} == {0}
+        assert {row["last_reply"] for row in waiting} == {f"google is slowed down to 10 %: {SLOWER}"}
+        assert outbox.deliverer.in_hand >= 60
+
+
 async def test_an_operator_sees_and_ends_a_pause(outbox: Outbox, peer: Peer) -> None:
     [waiting] = await _pause(outbox, peer)
     [shown] = await queue_providers(outbox.relay)
@@ -250,6 +272,11 @@ async def _pause(outbox: Outbox, peer: Peer) -> list[str]:
     waiting = await outbox.submit("ann@two.example")
     await outbox.deliver()
     return waiting
+
+
+async def _due_later(outbox: Outbox, ids: list[str]) -> list[dict[str, Any]]:
+    found = [await outbox.delivery(one) for one in ids]
+    return [row for row in found if row["lease_owner"] is None and row["due_at"] > outbox.clock.now()]
 
 
 async def _pace(outbox: Outbox) -> dict[str, int]:

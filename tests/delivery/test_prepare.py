@@ -155,6 +155,28 @@ def test_a_campaigns_mail_is_bulk_whatever_its_class(key: DkimKey) -> None:
 
 
 @pytest.mark.parametrize(
+    ("chosen", "mailing"),
+    [
+        ({}, "transactional"),
+        ({"template_id": "template-1"}, "template-1"),
+        ({"template_id": "template-1", "campaign_id": "campaign-1"}, "campaign-1"),
+    ],
+)
+def test_providers_can_count_complaints_by_mailing_kind_and_sender(
+    key: DkimKey, chosen: dict[str, str], mailing: str
+) -> None:
+    email = replace(EMAIL, project_id="01890a5d-ac96-774b-bcce-b302099a8057", **chosen)  # type: ignore[arg-type]  # texts
+    built = build_message(_draft(key, email=email))
+    assert _read(built)["Feedback-ID"] == f"{mailing}:transactional:b302099a8057"
+    assert b"feedback-id" in built.partition(b"\r\n\r\n")[0].partition(b"h=")[2].partition(b";")[0]
+
+
+def test_a_feedback_id_of_the_caller_is_kept(key: DkimKey) -> None:
+    email = replace(EMAIL, headers={"Feedback-ID": "a:b:c:sender"})
+    assert _read(build_message(_draft(key, email=email)))["Feedback-ID"] == "a:b:c:sender"
+
+
+@pytest.mark.parametrize(
     ("language", "link"),
     [
         ("en", "Unsubscribe"),

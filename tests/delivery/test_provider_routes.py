@@ -8,7 +8,7 @@ import pytest
 
 from plunk_relay.delivery.routes import RouteTable
 from plunk_relay.errors import UsageError
-from plunk_relay.settings import DeliveryRoute, DeliverySettings
+from plunk_relay.sections import DeliveryRoute, DeliverySettings
 from tests.kit.outbox import Prepared, other_message, running_outbox, set_exchangers, set_provider
 from tests.kit.peer import Peer, running_peer
 from tests.kit.relay import make_settings

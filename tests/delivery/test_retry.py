@@ -7,7 +7,7 @@ import pytest
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.delivery.retry import RetrySchedule
-from plunk_relay.settings import RETRY_MINUTES
+from plunk_relay.sections import RETRY_MINUTES
 from tests.kit.outbox import Outbox, Prepared, running_outbox
 from tests.kit.peer import Peer, Script
 from tests.kit.relay import NOON

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.delivery.retry import RetrySchedule, read_hint
-from plunk_relay.settings import RETRY_MINUTES
+from plunk_relay.sections import RETRY_MINUTES
 from tests.kit.outbox import Outbox
 from tests.kit.peer import Peer, Script
 from tests.kit.relay import NOON

@@ -13,7 +13,7 @@ from plunk_relay.db.tables import captured
 from plunk_relay.delivery.routes import RouteTable, Smarthost, parse_smarthost
 from plunk_relay.errors import UsageError
 from plunk_relay.mailbox import MAILBOX_PAGES
-from plunk_relay.settings import DeliveryRoute, DeliverySettings
+from plunk_relay.sections import DeliveryRoute, DeliverySettings
 from tests.kit.certificates import make_certificate
 from tests.kit.http import running_http
 from tests.kit.outbox import Prepared, running_outbox

@@ -11,7 +11,7 @@ from plunk_relay.bounces.queries import find_sent, mark_bounced, mark_complained
 from plunk_relay.clock import ManualClock
 from plunk_relay.commands import queue_list, queue_release, queue_retry, suppressions_remove
 from plunk_relay.contacts.actions import ContactChange, upsert_contact
-from plunk_relay.db.tables import campaigns, emails
+from plunk_relay.db.tables import campaigns, contacts, emails
 from plunk_relay.emails.notices import queue_notice
 from plunk_relay.ids import new_id
 from plunk_relay.projects.queries import RELAY_PROJECT_ID
@@ -135,6 +135,24 @@ async def test_entry_holds_mail_of_its_own_project_alone(outbox: Outbox) -> None
     [theirs] = await outbox.submit("ann@example.org", tenant=outbox.rival)
     await outbox.deliver()
     assert [await outbox.state(delivery_id), await outbox.state(theirs)] == [DELIVERED, SUPPRESSED]
+
+
+async def test_entry_holds_mail_to_its_address_whatever_its_contact_is_called_by_now(outbox: Outbox) -> None:
+    await _list(outbox.relay, outbox.acme.id, "ann@example.org")
+    [held, sent] = await outbox.submit("Ann@Example.org", "bob@example.org")
+    await change(outbox.relay, contacts, (await outbox.email(held))["contact_id"], email="cid@example.org")
+    await change(outbox.relay, contacts, (await outbox.email(sent))["contact_id"], email="ann@example.org")
+    await outbox.deliver()
+    assert [await outbox.state(held), await outbox.state(sent)] == [SUPPRESSED, DELIVERED]
+
+
+async def test_letters_beyond_ascii_are_compared_in_any_case(outbox: Outbox) -> None:
+    await _list(outbox.relay, outbox.acme.id, "\u00e4nn@example.org")
+    await _list(outbox.relay, outbox.acme.id, "\u00f6la@example.org", "COMPLAINT")
+    ann, ola = await outbox.submit("\u00c4nn@example.org", "\u00d6la@example.org")
+    await outbox.deliver()
+    assert (await outbox.state(ann))[0] == "SUPPRESSED"
+    assert (await outbox.state(ola))[0] != "SUPPRESSED"
 
 
 async def test_other_recipients_of_the_message_get_it(outbox: Outbox, peer: Peer) -> None:

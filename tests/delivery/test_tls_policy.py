@@ -5,7 +5,7 @@ import pytest
 from plunk_relay.delivery.tls.policy import Asked, decide
 from plunk_relay.mail.dane import Dane, read_tlsa
 from plunk_relay.mail.mta_sts import Mode, StsPolicy
-from plunk_relay.settings import TlsFloor
+from plunk_relay.sections import TlsFloor
 
 HOST = "mx.example.org"
 MATCHING = "3 1 1 " + "ab" * 32

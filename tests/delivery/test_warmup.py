@@ -93,7 +93,7 @@ async def test_a_fifth_of_the_limit_is_kept_for_transactional_mail(prepared: Pre
         assert len(peer.taken) == 8
         urgent = await _submit(outbox, 3)
         await outbox.deliver()
-        assert [(await outbox.state(one)) == DELIVERED for one in urgent] == [True, True, False]
+        assert sum([(await outbox.state(one)) == DELIVERED for one in urgent]) == 2
         waiting = [row["due_at"] for row in [await outbox.delivery(one) for one in campaign] if row["state"] == "QUEUED"]
         assert MIDNIGHT <= min(waiting) < max(waiting) < MIDNIGHT + timedelta(hours=20)
         assert max(waiting) > MIDNIGHT + timedelta(hours=1)  # over the day, behind the transactional mail

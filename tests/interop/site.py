@@ -72,10 +72,11 @@ def _milter(directory: Path, resolver: str) -> Opendkim:
 
 
 @contextmanager
-def running_site(internet: Internet, directory: Path, **delivery: Any) -> Iterator[Site]:
+def running_site(internet: Internet, directory: Path, *, inbound_port: int = 0, **delivery: Any) -> Iterator[Site]:
     """Run a relay whose domain is verified by the DNS records it asked for; AUTH needs TLS."""
     tls = make_certificate(directory)
     smtp = {"auth_without_tls": False, "tls_certificate": str(tls.certificate), "tls_key": str(tls.key)}
+    smtp["inbound_port"] = inbound_port
     ways = {"resolvers": [internet.resolver], "allow_networks": ["127.0.0.0/8"], **delivery}
     with ServerProcess(directory, smtp=smtp, delivery=ways) as relay:
         made = _run(relay, "setup", "--email", "op@example.com", "--project", "shop", "--domain", "example.com")

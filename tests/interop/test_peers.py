@@ -77,6 +77,7 @@ def test_tls_is_used_where_it_works_and_a_handshake_that_fails_is_retried_in_cle
     _send(peers.site, "Hi.\r\n", recipient)
     shown = _wait_for(peers.site, recipient, "DELIVERED")
     assert [(attempt["outcome"], attempt["tls"]) for attempt in shown["attempts"]] == [("DELIVERED", TLS[kind])]
+    assert peers.site.relay.wait_for_line("delivered", queue_id=shown["id"])["tls"] == TLS[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)

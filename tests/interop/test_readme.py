@@ -110,6 +110,13 @@ def test_the_smarthost_settings_are_valid(tmp_path: Path) -> None:
     assert "is valid" in _run(f"plunk-relay config check --config {config}", tmp_path)
 
 
+@pytest.mark.parametrize("block", [text for name, text in BLOCKS if name == "toml" and "_file" not in text])
+def test_settings_that_are_shown_are_valid(tmp_path: Path, block: str) -> None:
+    config = tmp_path / "relay.toml"
+    config.write_text(block)
+    assert "is valid" in _run(f"plunk-relay config check --config {config}", tmp_path)
+
+
 def test_a_backup_taken_while_running_can_be_restored(dev: DevServer, tmp_path: Path) -> None:
     require_tool("sqlite3")
     _run(_fit(_block("sh", "/v1/send"), dev, First="Before the backup"), dev.directory)

@@ -1,4 +1,7 @@
-"""How does Exim take our mail? One of the test's own, which keeps what it gets for one domain."""
+"""How does Exim take our mail? One of the test's own, which keeps what it gets for one domain.
+
+It may find out too late that it knows somebody not, and then writes a bounce to another server on this machine.
+"""
 
 from tests.kit.certificates import make_certificate
 from tests.kit.enclave import EnclosedServer, unpacked
@@ -29,7 +32,7 @@ check_recipient:
 accept_all:
   accept
 begin routers
-inbox:
+{bounces}inbox:
   driver = accept
   transport = inbox_transport
 begin transports
@@ -40,13 +43,36 @@ inbox_transport:
   envelope_to_add
   return_path_add
   user = Debian-exim
+out:
+  driver = smtp
+  allow_localhost
+"""
+_BOUNCES = """\
+to_others:
+  driver = manualroute
+  domains = ! {domain}
+  route_list = * 127.0.0.1::{port}
+  self = send
+  transport = out
+unknown_after_all:
+  driver = redirect
+  local_parts = later
+  allow_fail
+  data = :fail: Unknown user
 """
 
 
 class Exim(EnclosedServer):
-    """Knows everybody at its domain but `nobody`; offers STARTTLS."""
+    """Knows everybody at its domain but `nobody`; offers STARTTLS.
+
+    With `bounces_to`, a port of 127.0.0.1, it takes mail for `later`, and then reports there that the user is unknown.
+    """
 
     users = ("Debian-exim",)
+
+    def __init__(self, domain: str, *, address: str, port: int, bounces_to: int | None = None) -> None:
+        super().__init__(domain, address=address, port=port)
+        self._bounces = "" if bounces_to is None else _BOUNCES.format(domain=domain, port=bounces_to)
 
     def prepare(self) -> list[str]:
         """Write the configuration; return the command line."""
@@ -64,6 +90,7 @@ class Exim(EnclosedServer):
                 address=self.address,
                 port=self.smtp_port,
                 domain=self.domain,
+                bounces=self._bounces,
                 certificate=tls.certificate,
                 key=tls.key,
             )

@@ -59,10 +59,10 @@ class SchemaCheck:
 
 
 @asynccontextmanager
-async def running_http(relay: Relay, *, pages: Sequence[Endpoint] = ()) -> AsyncIterator[httpx2.AsyncClient]:
-    """Serve the application on a free port and yield a client for it; no redirect is followed."""
+async def running_http(relay: Relay, *, pages: Sequence[Endpoint] = (), port: int = 0) -> AsyncIterator[httpx2.AsyncClient]:
+    """Serve the application on a port, 0 = a free one, and yield a client for it; no redirect is followed."""
     log = RequestLog()
-    door = HttpDoor(create_app(relay, log, more=pages), host="127.0.0.1", port=0)
+    door = HttpDoor(create_app(relay, log, more=pages), host="127.0.0.1", port=port)
     door.open()
     stop = asyncio.Event()
     serving = asyncio.create_task(door.run(stop, grace_seconds=1))

@@ -60,13 +60,16 @@ def delivery_report(
     action: str = "failed",
     status: str = "5.1.1",
     diagnostic: str = "smtp; 550 5.1.1 no such user",
+    reporter: str = "mx.example.org",
+    remote: str | None = None,
 ) -> bytes:
-    """Return a DSN (RFC 3464) about recipients that all had the same fate."""
+    """Return a DSN (RFC 3464) about recipients that all had the same fate; `remote` is the server that gave the reason."""
+    told_by = f"Remote-MTA: dns; {remote}\n" if remote else ""
     groups = "\n".join(
-        f"Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: {status}\nDiagnostic-Code: {diagnostic}\n"
+        f"Final-Recipient: rfc822; {recipient}\nAction: {action}\nStatus: {status}\n{told_by}Diagnostic-Code: {diagnostic}\n"
         for recipient in recipients
     )
-    return _report("delivery-status", "message/delivery-status", f"Reporting-MTA: dns; mx.example.org\n\n{groups}", ORIGINAL)
+    return _report("delivery-status", "message/delivery-status", f"Reporting-MTA: dns; {reporter}\n\n{groups}", ORIGINAL)
 
 
 def feedback_report(

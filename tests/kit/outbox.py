@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.contacts.actions import ContactChange
+from plunk_relay.contents.queries import Content
 from plunk_relay.db.tables import attempts, deliveries, emails, events
 from plunk_relay.delivery.worker import Deliverer
 from plunk_relay.emails.actions import PRIORITY_TRANSACTIONAL, NewMail, QueuedMail, queue_mails
 from plunk_relay.emails.ledger.queries import find_imbalances, is_balanced, read_ledger
-from plunk_relay.emails.queries import Content
 from plunk_relay.ids import new_id
 from plunk_relay.relay import Relay
 from plunk_relay.send.actions import send_message
@@ -135,7 +135,7 @@ class Outbox:
     async def until(self, fits: Callable[[], Awaitable[bool]]) -> None:
         """Wait until something about the rows is true."""
         async with asyncio.timeout(20):
-            while not await fits():
+            while not await fits():  # noqa: ASYNC110  rows have no event
                 await asyncio.sleep(0)  # let the others work
 
     async def new_deliverer(self) -> Deliverer:
@@ -183,17 +183,19 @@ async def running_outbox(
     dns: DnsTable | None = None,
     copy: bool = True,
     smtp: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Outbox]:
-    """Run a relay that delivers by MX to `port` of loopback; `smtp` and `delivery` are settings of those sections."""
+    """Run a relay that delivers by MX to `port` of loopback; `smtp`, `limits`, `delivery` are settings of those sections."""
     table = dns or usual_dns()
     if copy:
         shutil.copytree(prepared.directory, directory, dirs_exist_ok=True)
     chosen = clock or ManualClock(NOON)
     async with AsyncExitStack() as stack:
         resolver = await stack.enter_async_context(running_dns(table))
+        sections = {"smtp": smtp or {}, **({"limits": limits} if limits else {})}
         settings = {"route": "mx", "port": port, "resolvers": [resolver], "allow_networks": ["127.0.0.0/8"], **delivery}
-        relay = await stack.enter_async_context(running_relay(directory, clock=chosen, delivery=settings, smtp=smtp or {}))
+        relay = await stack.enter_async_context(running_relay(directory, clock=chosen, delivery=settings, **sections))
         deliverer = await stack.enter_async_context(_finished(Deliverer(relay)))
         yield Outbox(relay, chosen, table, prepared.acme, prepared.rival, deliverer, stack)
 

@@ -44,6 +44,7 @@ trace unix - - n - 0 bounce
 proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
+smtp unix - - n - - smtp
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
@@ -65,6 +66,9 @@ class Postfix:
 
     `milter` is the unix socket of a filter that sees all mail, `policy` the port of a policy service such as postgrey
     that is asked about each recipient; `tls` offers STARTTLS on `smtp_port`. It knows everybody but `nobody`.
+
+    With `bounces_to`, the port of another server on this machine, it takes mail for three local parts and then reports to
+    that server: `later` is unknown after all, `full` has no room for it, `slow` is tried again and its sender warned.
     """
 
     username, password = "relay", "smarthost password"
@@ -78,10 +82,12 @@ class Postfix:
         milter: Path | None = None,
         policy: int | None = None,
         tls: bool = True,
+        bounces_to: int | None = None,
     ) -> None:
         self.host_name = f"mx.{domain}"
         self.address, self.smtp_port, self.submission_port = address, port or free_port(), free_port()
         self._domain, self._milter, self._policy, self._tls = domain, milter, policy, tls
+        self._bounces_to = bounces_to
         self._life = ExitStack()
 
     def __enter__(self) -> "Postfix":
@@ -164,6 +170,7 @@ class Postfix:
             "smtpd_sasl_path": f"{directory}/auth.sock",
             "smtpd_sasl_authenticated_header": "yes",
             "smtpd_milters": f"unix:{self._milter}" if self._milter else "",
+            **({} if self._bounces_to is None else self._reports(self._bounces_to)),
         }
         (directory / "etc" / "main.cf").write_text(_lines(main))
         services = _SERVICES.format(address=self.address, smtp=self.smtp_port, submission=self.submission_port)
@@ -174,6 +181,25 @@ class Postfix:
         access.write_text(f"nobody@{self._domain} 550 5.1.1 unknown user\n")
         asked = [] if self._policy is None else [f"check_policy_service inet:127.0.0.1:{self._policy}"]
         return ["reject_unauth_destination", f"check_recipient_access texthash:{access}", *asked, "permit"]
+
+    def _reports(self, port: int) -> dict[str, str]:
+        transports = self._directory / "etc" / "transport"
+        ends = {
+            "later": "error:5.1.1 unknown user",
+            "full": "error:5.2.2 mailbox full",
+            "slow": "retry:4.2.1 mailbox busy",
+        }
+        transports.write_text("".join(f"{user}@{self._domain} {end}\n" for user, end in ends.items()))
+        return {
+            "transport_maps": f"texthash:{transports}",
+            "smtpd_reject_unlisted_recipient": "no",  # else these ends are told at RCPT
+            "default_transport": f"smtp:[127.0.0.1]:{port}",
+            "smtp_tls_security_level": "may",
+            "delay_warning_time": "1s",
+            "minimal_backoff_time": "1s",
+            "maximal_backoff_time": "1s",
+            "queue_run_delay": "1s",
+        }
 
 
 def _make_directory() -> Path:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from plunk_relay.clock import ManualClock
+from plunk_relay.contents.queries import load_content
 from plunk_relay.db.tables import contacts, contents, deliveries, domains, emails
 from plunk_relay.domains.actions import add_domain, trust_domain
-from plunk_relay.emails.queries import load_content
 from plunk_relay.projects.actions import disable_project
 from plunk_relay.relay import Relay
 from plunk_relay.smtp.inbound import inbound_doors

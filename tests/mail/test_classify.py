@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from plunk_relay.delivery.providers import built_in
 from plunk_relay.mail.classify import BUILT_IN, BadRules, Classification, Rulebook, classify, explain
 from plunk_relay.mail.outcome import Reply, read_reply
+from plunk_relay.mail.providers import built_in
 
 
 @dataclass(frozen=True, slots=True)

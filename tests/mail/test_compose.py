@@ -335,13 +335,15 @@ def test_which_mail_says_that_it_is_bulk_and_how_to_leave(
         contact_id="contact-1",
         email_id="mail-1",
         api_url="http://relay.test",
+        feedback_id="campaign-1:marketing:acme",
     )
+    counted = {"Feedback-ID": "campaign-1:marketing:acme"}
     leaving = {
         "List-Unsubscribe": "<http://relay.test/unsubscribe/contact-1?e=mail-1>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
     }
     automatic = {"Precedence": "bulk", "Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"}
-    assert headers == (leaving if pair else {}) | (automatic if bulk else {})
+    assert headers == counted | (leaving if pair else {}) | (automatic if bulk else {})
 
 
 _PART_HEADERS = {"Content-Type", "Content-Transfer-Encoding", "Content-Disposition", "Content-ID"}

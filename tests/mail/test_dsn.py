@@ -30,6 +30,7 @@ def read(name: str) -> DeliveryReport:
         ("postfix", "mx.example.org", 550, "5.1.1", True),
         ("postfix-expired", "mx.example.org", 450, "4.4.1", False),
         ("exim", "mx.example.org", 550, "5.7.1", False),
+        ("exim-local", "mx.example.org", 550, "5.0.0", True),
         ("exchange", "EX01.mail.example.org", 550, "5.1.10", True),
         ("gmail", "googlemail.com", 550, "5.1.1", True),
         ("sendmail", "mx.example.org", 550, "5.1.1", True),
@@ -47,6 +48,14 @@ def test_a_report_of_the_standard_names_recipient_and_reason(
     assert recipient.addresses == ("bob@example.org",)
     assert (recipient.reply.code, recipient.reply.enhanced) == (code, status)
     assert classify(recipient.reply, None).address_is_bad is rule_is_about_the_address
+
+
+@pytest.mark.parametrize("name", ["postfix", "gmail", "sendmail", "exim"])
+def test_a_report_may_name_the_server_that_gave_the_reason(name: str) -> None:
+    remote = read(name).recipients[0].remote_host
+    assert remote is not None
+    assert remote.rstrip(".") == "store.example.org"
+    assert read("exim-local").recipients[0].remote_host is None
 
 
 @pytest.mark.parametrize(

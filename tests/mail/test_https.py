@@ -8,7 +8,7 @@ import pytest
 from plunk_relay.mail.dns import Resolver
 from plunk_relay.mail.hosts import Network
 from plunk_relay.mail.https import HttpsFailed, HttpsReach, fetch_text, post
-from plunk_relay.settings import DeliverySettings
+from plunk_relay.sections import DeliverySettings
 from tests.kit.authority import Authority
 from tests.kit.dns import DnsTable, running_dns
 from tests.kit.policies import HttpsServer, running_https

@@ -151,14 +151,30 @@ async def test_implicit_tls_begins_with_the_handshake(certificate: CertificateFi
         assert peer.sessions[0].verbs() == "EHLO MAIL RCPT DATA"
 
 
+REFUSED_TLS = ["454 4.7.0 TLS not available", "502 5.5.1 not implemented"]
 BROKEN_TLS = [
-    "454 4.7.0 TLS not available",
-    "502 5.5.1 not implemented",
+    "454 4.7.0 TLS not available + close",
+    "454 4.7.0 TLS not available + 250 what?",
+    "421 4.7.0 go away",
+    "250 2.0.0 ok",
     "220 go ahead + this is no handshake + close",
     "220 go ahead + close",
     "220 go ahead + reset",
     "close",
 ]
+
+
+@pytest.mark.parametrize("starttls", REFUSED_TLS)
+async def test_where_tls_may_be_used_and_is_refused_the_session_goes_on_in_clear(starttls: str) -> None:
+    conversation = Conversation()
+    script = Script(keywords=WITH_TLS, starttls=starttls)
+    async with running_peer(script) as peer, connected(peer, conversation=conversation) as connection:
+        assert await delivers(connection)
+        [session] = peer.sessions
+        assert (session.tls, session.verbs()) == (None, "EHLO STARTTLS RSET MAIL RCPT DATA")
+        assert connection.tls.trouble is not None
+        assert connection.tls.trouble.result == "starttls-not-supported"
+    assert f"S: {starttls}" in str(conversation)
 
 
 @pytest.mark.parametrize("starttls", BROKEN_TLS)
@@ -173,7 +189,7 @@ async def test_where_tls_may_be_used_a_broken_one_is_followed_by_a_session_in_cl
         assert "once more in clear" in str(conversation)
 
 
-@pytest.mark.parametrize("starttls", [*BROKEN_TLS, "not offered"])
+@pytest.mark.parametrize("starttls", [*REFUSED_TLS, *BROKEN_TLS, "not offered"])
 async def test_where_tls_is_required_nothing_goes_in_clear_and_nothing_bounces(starttls: str) -> None:
     offer = KEYWORDS if starttls == "not offered" else WITH_TLS
     async with running_peer(Script(keywords=offer, starttls=starttls)) as peer:

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from plunk_relay.errors import SetupError
-from plunk_relay.smtp.listener import Certificate
+from plunk_relay.smtp.certificate import Certificate
 from tests.kit.certificates import CertificateFiles, make_certificate
 from tests.kit.smtp import Site, Stage, Wire, greeted, running_site, wire_to
 

@@ -27,7 +27,7 @@ from plunk_relay.mail.mta_sts import StsPolicy
 from plunk_relay.mail.outcome import Deferred, Reply
 from plunk_relay.mail.session import TlsMode
 from plunk_relay.mail.tls import TlsPolicy
-from plunk_relay.settings import TlsFloor
+from plunk_relay.sections import TlsFloor
 
 
 @dataclass(frozen=True, slots=True)

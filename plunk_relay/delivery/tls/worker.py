@@ -27,7 +27,7 @@ from plunk_relay.mail.tls_report import (
     report_subject,
 )
 from plunk_relay.relay import Relay
-from plunk_relay.settings import DeliverySettings
+from plunk_relay.sections import DeliverySettings
 from plunk_relay.workers import poll
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ def store_provider_states(tx: sa.Connection, changes: Sequence[tuple[str, dict[s
 
 
 def waiting_text(provider: str) -> str:
-    """Return how the last reply of a delivery begins that waits for a paused provider."""
-    return f"{provider} is paused until"
+    """Return how the last reply of a delivery begins that waits for its provider: paused until ..., slowed down to ..."""
+    return f"{provider} is "
 
 
 def resume_provider(tx: sa.Connection, provider: str, *, now: datetime) -> int | None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from plunk_relay.delivery.providers import (
+from plunk_relay.mail.dns import DnsTemporary, Resolver
+from plunk_relay.mail.providers import (
     NO_PROVIDER,
     BadProviders,
     Limits,
@@ -11,7 +12,6 @@ from plunk_relay.delivery.providers import (
     built_in,
     provider_of,
 )
-from plunk_relay.mail.dns import DnsTemporary, Resolver
 from tests.kit.dns import DnsTable, running_dns
 
 TABLE = """

@@ -1,0 +1,1 @@
+"""The bytes of mails, stored once for all who get them."""

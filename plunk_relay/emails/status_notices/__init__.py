@@ -1,0 +1,1 @@
+"""How is a sender told by mail what became of a message? By a delivery status notification that we write and queue."""
