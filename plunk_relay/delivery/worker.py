@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LEASE = timedelta(minutes=30)
 _CLAIMED_A_CONNECTION = 15
 _POLL_SECONDS = 1.0
+_GATHER_SECONDS = 0.003
 _REST_SECONDS = 0.1
 _CANCELLATIONS = 10
 _CANCELLATION_SECONDS = 0.3
@@ -135,10 +136,13 @@ class Deliverer:
         return len(claimed) == limit
 
     async def run_in_turn(self) -> bool:
-        """Do the same, and rest after a claim that found everybody busy.
+        """Do the same, a moment later while others are in hand, and rest after a claim that found everybody busy.
 
-        Each mail that is accepted wakes; while projects have enough in hand, all of these would claim in vain.
+        Each mail that is accepted wakes: in a busy time one claim serves several of them, and while projects have enough
+        in hand, all of these would claim in vain.
         """
+        if self._in_hand:
+            await asyncio.sleep(_GATHER_SECONDS)
         more = await self.run_once()
         if self._futile:
             await asyncio.sleep(_REST_SECONDS)
