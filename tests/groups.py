@@ -170,7 +170,6 @@ GROUPS = {
         "smtp/test_memory.py",
         "smtp/test_patience.py",
         "delivery/peers/*megabyte*.peer",
-        "delivery/test_batcher.py",
         "delivery/test_black_holes.py",
         "delivery/test_fairness.py",
         "delivery/test_large_messages.py",

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from plunk_relay.batcher import Batcher
 from plunk_relay.delivery.answers import (
     asks_for_less,
     closed_on_us,
@@ -23,7 +22,7 @@ from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Group, Lane
 from plunk_relay.delivery.local import deliver_here
 from plunk_relay.delivery.outcomes import Failed, Finished, Postponed, Result, Uncounted
-from plunk_relay.delivery.prepare import Draft, gather_draft
+from plunk_relay.delivery.prepare import gather_draft, sign_draft
 from plunk_relay.delivery.return_path import find_return_path
 from plunk_relay.delivery.traffic import Traffic
 from plunk_relay.emails.queue import Claimed, clear_dots, keep_captured, mark_dots
@@ -49,7 +48,6 @@ class Office:
 
     relay: Relay
     peers: PeerFinder
-    builder: Batcher[Draft, bytes | Failed]
     finish: Callable[[Finished], None]
     traffic: Traffic
     staff: Callable[[], None]
@@ -163,7 +161,7 @@ class Courier:
             draft = await gather_draft(self._relay, trip.group[0])
         except NotFound as error:
             return Failed(error.message)
-        built = draft if isinstance(draft, Failed) else await self._office.builder.add(draft)
+        built = draft if isinstance(draft, Failed) else await sign_draft(draft)
         connection = self._connection
         exact = any(one.never_twice for one in trip.group)  # a mark is its end when we die: not before it must be
         if isinstance(built, bytes) and connection is not None and connection.usable and not exact:
@@ -333,7 +331,7 @@ class Courier:
         draft = await gather_draft(self._relay, trip.group[0])
         if isinstance(draft, Failed):
             return envelope
-        built = await self._office.builder.add(replace(draft, seven_bit=True))
+        built = await sign_draft(replace(draft, seven_bit=True))
         trip.conversation.remark("the peer takes no 8-bit octets: converted" if isinstance(built, bytes) else built.text)
         return replace(envelope, message=built) if isinstance(built, bytes) else envelope
 

@@ -14,15 +14,13 @@ connection: at once if others are at work in its own lane, else after a second, 
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
-from plunk_relay.batcher import Batcher
 from plunk_relay.delivery.attempt import Courier, Office
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.lanes import Lane, form_groups
-from plunk_relay.delivery.outcomes import Failed, Finished
+from plunk_relay.delivery.outcomes import Finished
 from plunk_relay.delivery.pacing import EVERYONE
-from plunk_relay.delivery.prepare import Draft
 from plunk_relay.delivery.traffic import Traffic, Way
 from plunk_relay.emails.queue import Claimed
 from plunk_relay.relay import Relay
@@ -30,7 +28,6 @@ from plunk_relay.relay import Relay
 _SLICE_SECONDS = 1.0
 _WAITING_A_CONNECTION = 10
 _REMEMBERED = 10_000
-Build = Callable[[list[Draft]], Awaitable[Sequence[bytes | Failed]]]
 
 
 class Dispatch:
@@ -43,7 +40,6 @@ class Dispatch:
         peers: PeerFinder,
         tasks: asyncio.TaskGroup,
         *,
-        build: Build,
         finish: Callable[[Finished], None],
         let_go: Callable[[Claimed], None],
     ) -> None:
@@ -63,7 +59,6 @@ class Dispatch:
         self.office = Office(
             relay=relay,
             peers=peers,
-            builder=Batcher(build, most=8, parallel=2),
             finish=finish,
             traffic=traffic,
             staff=self.staff,

@@ -4,9 +4,10 @@ The same mail gives the same bytes at every attempt: the boundary comes from the
 time from the moment of acceptance, so that a receiver can tell a retry from a second mail.
 """
 
+import asyncio
 import base64
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -32,6 +33,8 @@ from plunk_relay.relay import Relay
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+
+_SMALL_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +126,18 @@ async def _find_language(relay: Relay, email: Email, project: Project) -> str:
     return (contact.locale if contact else None) or project.language
 
 
-def build_messages(drafts: Sequence[Draft]) -> list[bytes | Failed]:
-    """Compose and sign a batch; for a thread: signing takes 0.3 ms a message."""
-    return [_build_safely(draft) for draft in drafts]
+async def sign_draft(draft: Draft) -> bytes | Failed:
+    """Build one message; Failed when its row and its JSON give none.
+
+    A usual one is signed at once, in 0.4 ms: with two cores or fewer, handing it to a thread costs a seventh of all
+    deliveries a second, because the threads wait for each other. A large one goes to a thread.
+    """
+    if isinstance(draft.content, bytes) and len(draft.content) <= _SMALL_BYTES and draft.attachments is None:
+        return _build_safely(draft)
+    return await asyncio.to_thread(_build_safely, draft)
 
 
 def _build_safely(draft: Draft) -> bytes | Failed:
-    """Build one message; one that cannot be built must not take its batch along."""
     try:
         return build_message(draft)
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # whatever its row and its JSON hold

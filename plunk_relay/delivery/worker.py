@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from plunk_relay.delivery.dispatch import Dispatch
 from plunk_relay.delivery.hosts import PeerFinder
 from plunk_relay.delivery.notices import queue_notices
-from plunk_relay.delivery.outcomes import Expired, Failed, Finished, Postponed, Result, Uncounted, Verdict, record
-from plunk_relay.delivery.prepare import Draft, build_messages
+from plunk_relay.delivery.outcomes import Expired, Finished, Postponed, Result, Uncounted, Verdict, record
 from plunk_relay.delivery.retry import RetrySchedule
 from plunk_relay.delivery.routes import RouteTable
 from plunk_relay.delivery.suppression import find_suppressed
@@ -85,7 +84,6 @@ class Deliverer:
             self._traffic,
             peers,
             self._tasks,
-            build=_build_in_thread,
             finish=self._finish,
             let_go=self._let_go,
         )
@@ -329,7 +327,3 @@ class Deliverer:
             reply=verdict.text,
             rule=verdict.found.rule if verdict.found else None,
         )
-
-
-async def _build_in_thread(drafts: list[Draft]) -> list[bytes | Failed]:
-    return await asyncio.to_thread(build_messages, drafts)

@@ -15,7 +15,7 @@ import pytest
 from plunk_relay.db.tables import emails
 from plunk_relay.delivery.footer import footer_html
 from plunk_relay.delivery.outcomes import Failed
-from plunk_relay.delivery.prepare import Draft, build_message, build_messages, gather_draft
+from plunk_relay.delivery.prepare import Draft, build_message, gather_draft, sign_draft
 from plunk_relay.domains.actions import Identity, rotate_keys
 from plunk_relay.domains.queries import list_domains
 from plunk_relay.emails.actions import PRIORITY_TRANSACTIONAL
@@ -210,12 +210,16 @@ def test_a_projects_name_is_text_in_the_footer() -> None:
         {"attachments": orjson.dumps([ATTACHMENT | {"filename": None}])},
     ],
 )
-def test_one_that_cannot_be_built_does_not_take_its_batch_along(fault: dict[str, Any], key: DkimKey) -> None:
-    good = _draft(key)
-    first, bad, last = build_messages([good, _draft(key, **fault), good])
-    assert first == last == build_message(good)
+async def test_one_that_cannot_be_built_has_failed(fault: dict[str, Any], key: DkimKey) -> None:
+    bad = await sign_draft(_draft(key, **fault))
     assert isinstance(bad, Failed)
     assert bad.text.startswith("The message cannot be composed")
+
+
+async def test_a_large_one_is_signed_like_a_small_one_in_a_thread(key: DkimKey) -> None:
+    for size in (10, 200_000):
+        draft = _draft(key, content=b"<p>" + b"word " * size + b"</p>")
+        assert await sign_draft(draft) == build_message(draft)
 
 
 async def test_a_draft_has_what_the_claim_did_not_read(outbox: Outbox) -> None:
