@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from plunk_relay.acme.api import ENDPOINTS as ACME
@@ -18,6 +19,7 @@ from plunk_relay.web.dispatch import PathApp, Toolkit
 from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.meta import meta_endpoints
 from plunk_relay.web.metrics import HttpMetrics
+from plunk_relay.web.paths import SlashMarker
 from plunk_relay.web.ratelimit import RateLimiter, read_rates
 from plunk_relay.web.requestlog import RequestLog
 
@@ -31,16 +33,16 @@ def create_app(relay: Relay, request_log: RequestLog, *, more: Sequence[Endpoint
     toolkit = Toolkit(relay, identify_key, limiter, request_log, metrics)
     operating = meta_endpoints(FEATURES, metrics, [read_queue_gauges, read_provider_gauges])
     endpoints = [*FEATURES, *operating, *ACME, *more]
-    app = Starlette(routes=make_routes(toolkit, endpoints))
+    app = Starlette(routes=make_routes(toolkit, endpoints), middleware=[Middleware(SlashMarker)])
     app.router.default = PathApp(toolkit, [])
     app.router.redirect_slashes = False
     return app
 
 
 def make_routes(toolkit: Toolkit, endpoints: Sequence[Endpoint]) -> list[Route]:
-    """Group endpoints by path; literal paths come before those with parameters."""
+    """Group endpoints by path; of two paths, the one whose segments are literal sooner comes first."""
     paths: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, []).append(endpoint)
-    ordered = sorted(paths.items(), key=lambda item: item[0].count("{"))
+    ordered = sorted(paths.items(), key=lambda item: [segment.startswith("{") for segment in item[0].split("/")])
     return [Route(path, PathApp(toolkit, group)) for path, group in ordered]

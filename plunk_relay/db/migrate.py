@@ -1,6 +1,7 @@
 """Is the data file of this version? Numbered, forward-only migrations bring it there.
 
-Each is `migrations/NNNN_name.sql` and runs in one transaction.
+Each is `migrations/NNNN_name.sql` and runs in one transaction. Foreign keys are checked at its end instead of row by
+row: a table that is rebuilt must not take along what refers to it (https://www.sqlite.org/lang_altertable.html, 7).
 """
 
 import sqlite3
@@ -53,14 +54,19 @@ def _apply(raw: sqlite3.Connection, migrations: list[tuple[int, str]]) -> list[i
 
 
 def _apply_one(raw: sqlite3.Connection, number: int, text: str) -> None:
+    raw.execute("PRAGMA foreign_keys=OFF")  # within a transaction it would have no effect
     raw.execute("BEGIN IMMEDIATE")
     try:
         for statement in text.split(";\n"):
             if statement.strip():
                 raw.execute(statement)
+        if orphan := raw.execute("PRAGMA foreign_key_check").fetchone():
+            raise sqlite3.IntegrityError(f"a row of {orphan[0]} refers to a row of {orphan[2]} that is not there")
         raw.execute(f"PRAGMA user_version={number}")
         raw.execute("COMMIT")
     except sqlite3.Error:
         if raw.in_transaction:  # a full disk has ended it already
             raw.execute("ROLLBACK")
         raise
+    finally:
+        raw.execute("PRAGMA foreign_keys=ON")

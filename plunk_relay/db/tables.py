@@ -135,9 +135,9 @@ dkim_keys = _table(
 # --- audience
 
 contacts = _table(
-    "contacts",
-    _id(),
-    _project(),
+    "contacts",  # clustered by project: a segment is a walk over neighbours
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),  # whose audience
+    Column("id", Id, primary_key=True, unique=True),  # unique in the whole relay: it is the key of the contact's own links
     Column("email", Text, nullable=False),  # trimmed and lower-cased
     Column("data", JSON),  # custom fields; null when there are none
     Column("subscribed", Boolean, nullable=False),  # wants marketing mail
@@ -146,6 +146,13 @@ contacts = _table(
     _updated(),
     Index("contacts_email", "project_id", "email", unique=True),
     Index("contacts_created", "project_id", "created_at", "id"),
+)
+
+contact_counts = _table(
+    "contact_counts",  # kept with every change: counting a million rows takes longer than a page of them
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),  # whose audience
+    Column("contacts", Integer, nullable=False),  # how many
+    Column("subscribed", Integer, nullable=False),  # how many of them are subscribed
 )
 
 templates = _table(
@@ -177,7 +184,9 @@ segments = _table(
     Column("member_count", Integer, nullable=False),  # as last counted
     _created(),
     _updated(),
+    Column("counted_at", Time),  # when that was; null: never in the background
     Index("segments_created", "project_id", "created_at", "id"),
+    Index("segments_counted", "counted_at"),
 )
 
 segment_memberships = _table(
@@ -240,6 +249,8 @@ jobs = _table(
     Column("lease_until", Time),  # a worker has it until then; null: free
     _created(),
     _updated(),
+    Column("cursor", JSON),  # how far it is, and the counts so far, written with each batch; null: not begun
+    Column("attempts", Integer, nullable=False, server_default=sa.text("0")),  # how often it was begun
     Index("jobs_due", "due_at", sqlite_where=sa.text("state IN ('waiting', 'active', 'delayed')")),
     Index("jobs_project", "project_id", "created_at"),
 )

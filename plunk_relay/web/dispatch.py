@@ -16,6 +16,8 @@ from plunk_relay.web.endpoint import Answer, Endpoint, KeyHold, RequestInfo
 from plunk_relay.web.envelope import crash_answer, dump_json, error_answer
 from plunk_relay.web.idempotency import claim_key, settle_key
 from plunk_relay.web.metrics import HttpMetrics
+from plunk_relay.web.multipart import FORM_BYTES, UploadedFile, UploadField, read_upload
+from plunk_relay.web.paths import unmark_slashes
 from plunk_relay.web.ratelimit import LimitReached, RateLimiter
 from plunk_relay.web.requestlog import RequestLog
 
@@ -146,12 +148,19 @@ class PathApp:
             await settle_key(self._toolkit.relay, exchange.hold, status=status)
 
     async def _bind(self, endpoint: Endpoint, exchange: _Exchange, scope: Scope, receive: Receive) -> dict[str, object]:
-        arguments: dict[str, object] = {name: scope["path_params"][name] for name in endpoint.path_parameters}
+        arguments: dict[str, object] = {
+            name: unmark_slashes(scope["path_params"][name]) for name in endpoint.path_parameters
+        }
         if endpoint.body is not None:
             most = self._toolkit.relay.settings.http.max_body_bytes
             raw = await _read_body(receive, exchange.headers.get("content-length"), most)
             exchange.body_size = len(raw)
             arguments["body"] = bind(endpoint.body, parse_json(raw))
+        if endpoint.upload is not None:
+            most = endpoint.upload.most_bytes + FORM_BYTES
+            raw = await _read_body(receive, exchange.headers.get("content-length"), most)
+            exchange.body_size = len(raw)
+            arguments["upload"] = _find_upload(endpoint.upload, raw, exchange.headers.get("content-type", ""))
         if endpoint.query is not None:
             text = scope["query_string"].decode("latin-1")
             arguments["query"] = bind_query(endpoint.query, parse_qsl(text, keep_blank_values=True, max_num_fields=100))
@@ -206,13 +215,22 @@ class PathApp:
 def _begin(scope: Scope, started: float) -> _Exchange:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     client = scope.get("client")
-    return _Exchange(new_id(), scope["method"], scope["path"], headers, client[0] if client else None, started)
+    return _Exchange(
+        new_id(), scope["method"], unmark_slashes(scope["path"]), headers, client[0] if client else None, started
+    )
 
 
 def _as_answer(endpoint: Endpoint, result: object) -> Answer:
     if isinstance(result, Answer):
         return result
     return Answer(status=204) if result is None else Answer(dump_json(result), endpoint.status)
+
+
+def _find_upload(field: UploadField, raw: bytes, content_type: str) -> UploadedFile:
+    upload = read_upload(raw, content_type, field)
+    if len(upload.data) > field.most_bytes:
+        raise PayloadTooLarge(f"The file is larger than {field.most_bytes} bytes.")
+    return upload
 
 
 async def _read_body(receive: Receive, declared: str | None, most: int) -> bytes:

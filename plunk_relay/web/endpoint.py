@@ -7,7 +7,7 @@ result; the docstring holds summary and prose. One `Endpoint` yields the route, 
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from plunk_relay.errors import RelayError
 from plunk_relay.web.access import Auth
+from plunk_relay.web.multipart import UploadField
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
@@ -65,6 +66,8 @@ Handler = Callable[..., Awaitable[object]]
 class Endpoint:
     """One method of one path; `body` and `query` are models or None."""
 
+    name: str
+    """What the document calls it: `operationId`."""
     method: str
     path: str
     auth: Auth
@@ -78,6 +81,8 @@ class Endpoint:
     idempotent: bool
     body: type[BaseModel] | None
     query: type[BaseModel] | None
+    upload: UploadField | None
+    """The file that is asked for instead of a body; the handler gets it as `upload`."""
     path_parameters: tuple[str, ...]
     extras: tuple[str, ...]
     """Names among relay, caller, request that the handler asks for."""
@@ -106,13 +111,15 @@ def endpoint(
     errors: Sequence[type[RelayError]] = (),
     bucket: str | None = None,
     idempotent: bool = False,
+    upload: UploadField | None = None,
 ) -> Callable[[Handler], Endpoint]:
-    """Declare an endpoint; `bucket` names its rate limit, `idempotent` honours Idempotency-Key."""
+    """Declare an endpoint; `bucket` names its rate limit, `idempotent` honours Idempotency-Key, `upload` asks for a file."""
 
     def declare(handler: Handler) -> Endpoint:
         hints = get_type_hints(handler)
         path_parameters = tuple(_PATH_PARAMETER.findall(path))
         return Endpoint(
+            name=handler.__name__,
             method=method,
             path=path,
             auth=auth,
@@ -125,9 +132,15 @@ def endpoint(
             idempotent=idempotent,
             body=hints.get("body"),
             query=hints.get("query"),
+            upload=upload,
             path_parameters=path_parameters,
             extras=tuple(name for name in ("relay", "caller", "request") if name in hints),
             result=hints.get("return"),
         )
 
     return declare
+
+
+def aliases(endpoints: Sequence[Endpoint], prefix: str) -> list[Endpoint]:
+    """Return the same endpoints below another path, such as /v1."""
+    return [replace(one, name=f"{one.name}_below_{prefix.strip('/')}", path=prefix + one.path) for one in endpoints]

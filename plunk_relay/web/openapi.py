@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from plunk_relay.errors import (
+    BadRequest,
     InvalidApiKey,
     MalformedBody,
     MissingAuth,
@@ -23,6 +24,7 @@ from plunk_relay.errors import (
 )
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Answer, Endpoint
+from plunk_relay.web.multipart import UploadField
 
 _REF = "#/components/schemas/{model}"
 _ERROR_SCHEMA: dict[str, Any] = {
@@ -110,7 +112,7 @@ def _models_of(annotation: Any) -> list[type[BaseModel]]:
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": endpoint.handler.__name__,
+        "operationId": endpoint.name,
         "tags": [endpoint.tag],
         "summary": endpoint.summary,
         "description": endpoint.prose,
@@ -121,7 +123,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.body is not None:
         schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if endpoint.upload is not None:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _form(endpoint.upload)}}}
     return operation
+
+
+def _form(field: UploadField) -> dict[str, Any]:
+    text = f"The file, up to {field.most_bytes} bytes"
+    part = {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
+    return {"type": "object", "required": [field.name], "properties": {field.name: part}}
 
 
 def _security(auth: Auth) -> list[dict[str, list[str]]]:
@@ -180,6 +190,8 @@ def _errors_of(endpoint: Endpoint) -> list[type[RelayError]]:
         found += [ProjectDisabled] if endpoint.method != "GET" else []
     if endpoint.body is not None:
         found += [MalformedBody, PayloadTooLarge]
+    if endpoint.upload is not None:
+        found += [BadRequest, PayloadTooLarge]
     if endpoint.body is not None or endpoint.query is not None:
         found.append(ValidationFailed)
     if endpoint.method != "GET":

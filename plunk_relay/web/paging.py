@@ -1,5 +1,6 @@
-"""How is a list read in pieces? By cursor: the id of a page's last item asks for the next page (contract section 1.1)."""
+"""How is a list read in pieces? By cursor, by page, or by a limit alone (contract section 1.1)."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -10,19 +11,23 @@ MOST = 100
 USUAL = 20
 
 
-def _read_limit(value: object) -> int:
-    """Read a number leniently: what is none, or 0, is the usual one; too small and too large ones are moved inside."""
-    try:
-        wanted = int(str(value))
-    except ValueError:
-        return USUAL
-    return max(1, min(wanted, MOST)) if wanted else USUAL
+def lenient(usual: int, most: int) -> Callable[[object], int]:
+    """Make a reader of numbers: what is none, or 0, is the usual one; too small and too large ones are moved inside."""
+
+    def read(value: object) -> int:
+        try:
+            wanted = int(str(value))
+        except ValueError:
+            return usual
+        return max(1, min(wanted, most)) if wanted else usual
+
+    return read
 
 
 class CursorQuery(ApiModel):
     """Which piece of a list."""
 
-    limit: Annotated[int, BeforeValidator(_read_limit)] = Field(
+    limit: Annotated[int, BeforeValidator(lenient(USUAL, MOST))] = Field(
         USUAL, description=f"Most items of the page, up to {MOST}; what is no number counts as {USUAL}"
     )
     cursor: str | None = Field(None, description="`cursor` of the page before; an unknown one gives an empty page")
@@ -36,3 +41,21 @@ class CursorPage(ApiModel):
         None, description="Asks for the next page; absent on the last one", exclude_if=lambda value: value is None
     )
     has_more: bool = Field(description="Whether there is a next page")
+
+
+class PageQuery(ApiModel):
+    """Which page of a list."""
+
+    page: Annotated[int, BeforeValidator(lenient(1, 1_000_000_000))] = Field(1, description="Number of the page, from 1 on")
+    page_size: Annotated[int, BeforeValidator(lenient(USUAL, MOST))] = Field(
+        USUAL, description=f"Most items of the page, up to {MOST}; what is no number counts as {USUAL}"
+    )
+
+
+class Page(ApiModel):
+    """A page of a list; subclasses add `data`."""
+
+    total: int = Field(description="How many items there are")
+    page: int = Field(description="Number of this page, from 1 on")
+    page_size: int = Field(description="Most items of a page")
+    total_pages: int = Field(description="How many pages there are")

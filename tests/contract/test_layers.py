@@ -31,6 +31,7 @@ HOMES = {
     "nh3": ["mail/safe_html.py"],
     "prometheus_client": ["web/*", "app.py"],
     "publicsuffixlist": ["mail/registered_domain.py"],
+    "python_multipart": ["web/multipart.py"],
     "pydantic": ["settings.py", "sections.py", "cli/config.py", "web/*", "*/api.py", "*/request.py"],
     "spf": ["mail/verdicts.py"],
     "sqlalchemy": ["db/*", "*/queries.py", "emails/queue.py", "segments/filters.py"],

@@ -1,0 +1,35 @@
+CREATE TABLE new_contacts (
+	project_id VARCHAR(36) NOT NULL, 
+	id VARCHAR(36) NOT NULL, 
+	email TEXT NOT NULL, 
+	data JSON, 
+	subscribed BOOLEAN NOT NULL, 
+	snoozed_until BIGINT, 
+	created_at BIGINT NOT NULL, 
+	updated_at BIGINT NOT NULL, 
+	PRIMARY KEY (project_id, id), 
+	UNIQUE (id), 
+	FOREIGN KEY(project_id) REFERENCES projects (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID;
+INSERT INTO new_contacts (project_id, id, email, data, subscribed, snoozed_until, created_at, updated_at)
+	SELECT project_id, id, email, data, subscribed, snoozed_until, created_at, updated_at
+	FROM contacts ORDER BY project_id, id;
+DROP TABLE contacts;
+ALTER TABLE new_contacts RENAME TO contacts;
+CREATE INDEX contacts_created ON contacts (project_id, created_at, id);
+CREATE UNIQUE INDEX contacts_email ON contacts (project_id, email);
+CREATE TABLE contact_counts (
+	project_id VARCHAR(36) NOT NULL, 
+	contacts INTEGER NOT NULL, 
+	subscribed INTEGER NOT NULL, 
+	PRIMARY KEY (project_id), 
+	FOREIGN KEY(project_id) REFERENCES projects (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID;
+INSERT INTO contact_counts (project_id, contacts, subscribed)
+	SELECT project_id, count(*), sum(subscribed) FROM contacts GROUP BY project_id;
+ALTER TABLE segments ADD COLUMN counted_at BIGINT;
+CREATE INDEX segments_counted ON segments (counted_at);
+ALTER TABLE jobs ADD COLUMN cursor JSON;
+ALTER TABLE jobs ADD COLUMN attempts INTEGER DEFAULT 0 NOT NULL;
