@@ -68,3 +68,4 @@ def _redirect_standard_logging(level: int) -> None:
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
     root.setLevel(level)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that a client gets wrong

@@ -94,6 +94,57 @@ async def test_data_of_the_first_version_is_kept(tmp_path: Path) -> None:
     await opened.close()
 
 
+async def test_contacts_that_are_rebuilt_keep_their_mail_and_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    _make_second_version(path)
+    opened = await Database.open(path)
+    assert await migrate(opened, path) == list(range(3, LATEST + 1))
+    await opened.close()
+    with _connected(path) as file:
+        assert file.execute("SELECT project_id, id, email, subscribed FROM contacts").fetchall() == [
+            ("project", "ann", "ann@example.net", 1),
+            ("project", "bob", "bob@example.net", 0),
+        ]
+        assert file.execute("SELECT id, contact_id FROM events").fetchall() == [("event", "ann")]
+        assert file.execute("SELECT contacts, subscribed FROM contact_counts").fetchall() == [(2, 1)]
+        file.execute("PRAGMA foreign_keys=ON")
+        file.execute("DELETE FROM contacts WHERE id = 'ann'")
+        assert file.execute("SELECT id FROM events").fetchall() == []
+
+
+async def test_a_row_without_the_one_it_refers_to_stops_a_migration(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    _make_second_version(path)
+    with _connected(path) as old:
+        old.execute("UPDATE events SET contact_id = 'gone'")
+    opened = await Database.open(path)
+    with pytest.raises(SetupError) as caught:
+        await migrate(opened, path)
+    await opened.close()
+    assert "a row of events refers to a row of contacts that is not there" in caught.value.message
+    assert _version(path) == 2
+
+
+def _make_second_version(path: Path) -> None:
+    """Write a file of schema 2 that holds two contacts, one of them with an event."""
+    with _connected(path) as old:
+        for _, text in list_migrations()[:2]:
+            old.executescript(text)
+        old.execute("PRAGMA user_version=2")
+        project = "'project', 'Acme', 'p', 'p', 's', 's', 0, 0, 'ENABLED', 'en', 0, 0"
+        columns = "id, name, public_hash, public_sealed, secret_hash, secret_sealed, disabled, card_verification_attempts"
+        old.execute(f"INSERT INTO projects ({columns}, tracking, language, created_at, updated_at) VALUES ({project})")
+        for name, subscribed in (("bob", 0), ("ann", 1)):
+            old.execute(
+                "INSERT INTO contacts VALUES (?, 'project', ?, NULL, ?, NULL, 5, 5)",
+                [name, f"{name}@example.net", subscribed],
+            )
+        old.execute(
+            "INSERT INTO events (id, project_id, name, contact_id, dispatch_attempts, created_at)"
+            " VALUES ('event', 'project', 'signed up', 'ann', 0, 5)"
+        )
+
+
 def _describe(path: Path) -> dict[str, object]:
     """Return everything a table is: columns with type, null, default and key; indexes with their SQL; foreign keys."""
     with _connected(path) as file:
