@@ -5,7 +5,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.functions import FunctionElement
 
 
 def insert_if_absent(table: sa.Table, conflict: Sequence[str]) -> sa.Insert:
@@ -31,3 +34,23 @@ def insert_or_count(table: sa.Table, conflict: Sequence[str], counted: str) -> R
 def listed(parameter: str) -> sa.Select[tuple[Any]]:
     """Read the values of a parameter that holds a list as JSON text: an IN of any length with one compiled statement."""
     return sa.select(sa.func.json_each(sa.bindparam(parameter)).table_valued("value").c.value)
+
+
+class unindexed(FunctionElement[Any]):  # noqa: N801  named like a SQL function
+    """A column whose index is not to be used: SQLite takes any index that fits, however many rows it leads to."""
+
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+@compiles(unindexed)
+def _unindexed(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(unindexed, "sqlite")
+def _unindexed_in_sqlite(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"+{compiler.process(element.clauses, **kw)}"

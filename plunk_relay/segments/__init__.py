@@ -1,0 +1,1 @@
+"""Which contacts belong together? Segments: by a condition, or by hand."""
