@@ -99,7 +99,8 @@ def _type(value: dict[str, Any]) -> str:
         return f"array of ({_type(items)})" if "anyOf" in items else f"array of {_type(items)}"
     if "enum" in value:
         return " or ".join(f"`{option}`" for option in value["enum"])
-    return "object" if "$ref" in value else str(value.get("type", "any"))
+    kinds = "object" if "$ref" in value else value.get("type", "any")
+    return " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
 
 
 def _curl(document: dict[str, Any], path: str, method: str, item: dict[str, Any], schema: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 
 from plunk_relay.web.endpoint import ApiModel
 
 MOST = 100
 USUAL = 20
+ANY_NUMBER: dict[str, JsonValue] = {"type": ["integer", "string"]}
+"""What the document says of a number that is read leniently: any text is taken."""
 
 
 def lenient(usual: int, most: int) -> Callable[[object], int]:
@@ -28,7 +30,9 @@ class CursorQuery(ApiModel):
     """Which piece of a list."""
 
     limit: Annotated[int, BeforeValidator(lenient(USUAL, MOST))] = Field(
-        USUAL, description=f"Most items of the page, up to {MOST}; what is no number counts as {USUAL}"
+        USUAL,
+        description=f"Most items of the page, up to {MOST}; what is no number counts as {USUAL}",
+        json_schema_extra=ANY_NUMBER,
     )
     cursor: str | None = Field(None, description="`cursor` of the page before; an unknown one gives an empty page")
 
@@ -46,9 +50,13 @@ class CursorPage(ApiModel):
 class PageQuery(ApiModel):
     """Which page of a list."""
 
-    page: Annotated[int, BeforeValidator(lenient(1, 1_000_000_000))] = Field(1, description="Number of the page, from 1 on")
+    page: Annotated[int, BeforeValidator(lenient(1, 1_000_000_000))] = Field(
+        1, description="Number of the page, from 1 on", json_schema_extra=ANY_NUMBER
+    )
     page_size: Annotated[int, BeforeValidator(lenient(USUAL, MOST))] = Field(
-        USUAL, description=f"Most items of the page, up to {MOST}; what is no number counts as {USUAL}"
+        USUAL,
+        description=f"Most items of the page, up to {MOST}; what is no number counts as {USUAL}",
+        json_schema_extra=ANY_NUMBER,
     )
 
 
