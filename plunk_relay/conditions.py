@@ -154,9 +154,9 @@ def read_time(value: object) -> datetime | None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value / 1000, UTC)
         read = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except (ValueError, OverflowError, OSError):
+        return read and (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):  # astimezone: a time before the year 1
         return None
-    return read and (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def read_day(value: object) -> str | None:

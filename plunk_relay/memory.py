@@ -22,11 +22,19 @@ class Memory:
         self._generation: dict[str, int] = {}
         self._loading: dict[tuple[str, Hashable, int], asyncio.Future[Any]] = {}
 
-    async def remember(self, kind: str, key: Hashable, load: Callable[[], Awaitable[T]], *, seconds: float = _SECONDS) -> T:
+    async def remember(
+        self,
+        kind: str,
+        key: Hashable,
+        load: Callable[[], Awaitable[T]],
+        *,
+        seconds: float = _SECONDS,
+        entries: int = _ENTRIES,
+    ) -> T:
         """Return the remembered value, or load it and remember it; None is not remembered.
 
-        Who asks while it is being loaded waits for that. What was loaded while the kind was forgotten is returned but
-        not kept: it may be from before the change.
+        `entries` is how many of a kind are kept at most: fewer for large values. Who asks while it is being loaded waits for
+        that. What was loaded while the kind was forgotten is returned but not kept: it may be from before the change.
         """
         kept = self._kinds.setdefault(kind, {}).get(key)
         now = self._monotonic()
@@ -35,7 +43,7 @@ class Memory:
         generation = self._generation.get(kind, 0)
         value = await self._load_once(kind, key, generation, load)
         if value is not None and generation == self._generation.get(kind, 0):
-            self._keep(kind, key, now, value)
+            self._keep(kind, key, now, value, entries)
         return value
 
     async def _load_once(self, kind: str, key: Hashable, generation: int, load: Callable[[], Awaitable[T]]) -> T:
@@ -52,8 +60,8 @@ class Memory:
         self._kinds.pop(kind, None)
         self._generation[kind] = self._generation.get(kind, 0) + 1
 
-    def _keep(self, kind: str, key: Hashable, now: float, value: object) -> None:
-        entries = self._kinds.setdefault(kind, {})
-        if len(entries) >= _ENTRIES:
-            entries.clear()
-        entries[key] = (now, value)
+    def _keep(self, kind: str, key: Hashable, now: float, value: object, entries: int) -> None:
+        kept = self._kinds.setdefault(kind, {})
+        if len(kept) >= entries:
+            kept.clear()
+        kept[key] = (now, value)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from plunk_relay.memory import Memory
     from plunk_relay.secretbox import SecretBox
     from plunk_relay.settings import Settings
+    from plunk_relay.verify.lists import DomainLists
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Relay:
     """MTA-STS policies of other domains."""
     tls_results: "TlsResults"
     """How the TLS of our sessions went, for reports."""
+    domain_lists: "DomainLists"
+    """Domains of throw-away addresses, aliases and mail providers."""
     secrets: "SecretBox"
     memory: "Memory"
     wakes: Wakes

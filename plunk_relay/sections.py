@@ -332,3 +332,26 @@ class LimitSettings(Section):
     idempotency_hours: float = Field(24, gt=0, description="How long an Idempotency-Key is remembered.")
     minimum_free_megabytes: int = Field(100, ge=0, description="Below this much free disk nothing is accepted.")
     minimum_free_inodes: int = Field(1000, ge=0, description="Below this many free inodes of the disk nothing is accepted.")
+
+
+def _check_list(text: str) -> str:
+    if "://" in text and not text.startswith("https://"):
+        raise ValueError(f"{text} is neither a path nor an https:// URL")
+    return text
+
+
+ListSource = Annotated[str, AfterValidator(_check_list)]
+
+
+class VerifySettings(Section):
+    """What POST /v1/verify knows and asks. Lists are files or https:// URLs, with a domain a line."""
+
+    disposable_list: ListSource | None = Field(
+        None, description="Domains of throw-away addresses, in place of the list that comes with the relay."
+    )
+    personal_list: ListSource | None = Field(
+        None, description="Domains of providers where anybody may have a mailbox; likewise."
+    )
+    alias_list: ListSource | None = Field(None, description="Domains of services that forward mail; likewise.")
+    refresh_hours: float = Field(24, gt=0, description="Lists are read at start, and again after so many hours.")
+    dns_seconds: float = Field(5, gt=0, le=5, description="Longest wait for the DNS, all questions together.")

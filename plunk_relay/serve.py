@@ -43,6 +43,8 @@ from plunk_relay.settings import Settings, notify_socket
 from plunk_relay.smtp.inbound import inbound_doors
 from plunk_relay.smtp.submission import submission_doors
 from plunk_relay.spool import prepare_spool
+from plunk_relay.verify import worker as list_reader
+from plunk_relay.verify.lists import DomainLists
 from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.idempotency import release_unsettled
 from plunk_relay.web.requestlog import RequestLog
@@ -52,7 +54,14 @@ log = get_logger("serve")
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _MAPPED_BYTES = 1 << 20
 Service = Callable[[Relay, asyncio.Event], Coroutine[Any, Any, None]]
-WORKERS: Sequence[Service] = (deliverer.run, tls_reporter.run, domain_verifier.run, certificate_keeper.run, janitor.run)
+WORKERS: Sequence[Service] = (
+    deliverer.run,
+    tls_reporter.run,
+    domain_verifier.run,
+    certificate_keeper.run,
+    list_reader.run,
+    janitor.run,
+)
 
 
 def database_path(settings: Settings) -> Path:
@@ -101,6 +110,7 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
             resolver=resolver,
             sts_policies=StsPolicies(db, chosen, reach, tls_results, port=settings.delivery.mta_sts_port),
             tls_results=tls_results,
+            domain_lists=DomainLists(settings.verify, chosen, reach),
             secrets=secrets,
             memory=Memory(chosen.monotonic),
             wakes=Wakes(),

@@ -26,6 +26,7 @@ from plunk_relay.sections import (
     LimitSettings,
     ServerSettings,
     SmtpSettings,
+    VerifySettings,
 )
 
 DEFAULT_PATH = Path("/etc/plunk-relay/plunk-relay.toml")
@@ -47,6 +48,7 @@ class Settings(BaseModel):
     delivery: DeliverySettings = DeliverySettings()
     dkim: DkimSettings = DkimSettings()
     limits: LimitSettings = LimitSettings()
+    verify: VerifySettings = VerifySettings()
 
     @property
     def database_url(self) -> str:

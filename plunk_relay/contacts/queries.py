@@ -1,16 +1,23 @@
-"""What contacts are stored?"""
+"""What contacts are stored? Their number is kept with every change: all writes to the table are here."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from plunk_relay.db.engine import dump_json
-from plunk_relay.db.portable import insert_if_absent, listed
+from plunk_relay.db.json_values import text_position
+from plunk_relay.db.portable import insert_if_absent, insert_or_add, listed
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import contacts
+from plunk_relay.db.tables import contact_counts, contacts
+from plunk_relay.db.types import Time
+
+SortColumn = Literal["email", "createdAt"]
+Direction = Literal["asc", "desc"]
+_LAST_CHARACTER = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +40,41 @@ class Contact:
 
 
 _COLUMNS = ("id", "project_id", "email", "data", "subscribed", "created_at", "updated_at")
-_SELECT = sa.select(*(contacts.c[name] for name in _COLUMNS))
+COLUMNS = tuple(contacts.c[name] for name in _COLUMNS)
+"""What a `Contact` is made of, in order."""
+_SELECT = sa.select(*COLUMNS)
 _BY_EMAIL = Prepared(
-    _SELECT.where(contacts.c.project_id == sa.bindparam("project_id"), contacts.c.email.in_(listed("addresses")))
+    _SELECT.where(  # as pairs: SQLite walks over the whole project when only the address is looked for in a list
+        sa.tuple_(contacts.c.email, contacts.c.project_id).in_(listed("addresses").add_columns(sa.bindparam("project_id")))
+    )
+)
+_BY_ID = Prepared(
+    _SELECT.where(contacts.c.project_id == sa.bindparam("project_id"), contacts.c.id.in_(listed("contact_ids")))
 )
 _INSERT = Prepared(insert_if_absent(contacts, ["project_id", "email"]))
+_UPDATE = Prepared(
+    sa.update(contacts)
+    .where(contacts.c.project_id == sa.bindparam("of_project"), contacts.c.id == sa.bindparam("row_id"))
+    .values(
+        email=sa.bindparam("new_email"),
+        data=sa.bindparam("new_data"),
+        subscribed=sa.bindparam("new_subscribed"),
+        updated_at=sa.bindparam("new_updated_at"),
+    )
+)
+_COUNT = Prepared(insert_or_add(contact_counts, ["project_id"], ["contacts", "subscribed"]))
 
 
 def find_contact(tx: sa.Connection, project_id: str, contact_id: str) -> Contact | None:
     """Look a contact up by id, inside the project."""
-    row = tx.execute(_SELECT.where(contacts.c.project_id == project_id, contacts.c.id == contact_id)).one_or_none()
-    return Contact(*row) if row else None
+    found = find_contacts(tx, project_id, [contact_id])
+    return found[0] if found else None
+
+
+def find_contacts(tx: sa.Connection, project_id: str, contact_ids: Sequence[str]) -> list[Contact]:
+    """Look contacts up by id, inside the project; absent ones are missing from the result, which has no order."""
+    rows = _BY_ID.fetch(tx, {"project_id": project_id, "contact_ids": dump_json(list(contact_ids))})
+    return [Contact(*row) for row in rows]
 
 
 def find_any_contact(tx: sa.Connection, contact_id: str) -> Contact | None:
@@ -58,15 +89,132 @@ def find_contacts_by_email(tx: sa.Connection, project_id: str, emails: Sequence[
     return {row[2]: Contact(*row) for row in rows}
 
 
-def insert_contact(tx: sa.Connection, contact: Contact) -> bool:
-    """Store a new contact; False when the address is there already."""
-    row = {name: getattr(contact, name) for name in _COLUMNS}
-    return _INSERT.run(tx, row) == 1
+def insert_contacts(tx: sa.Connection, new: Sequence[Contact]) -> None:
+    """Store new contacts; their addresses must not be there yet."""
+    if new:
+        _INSERT.run_many(tx, [{name: getattr(contact, name) for name in _COLUMNS} for contact in new])
+        _count(tx, ((contact.project_id, 1, contact.subscribed) for contact in new))
 
 
-def update_contact(
-    tx: sa.Connection, contact_id: str, *, data: dict[str, Any] | None, subscribed: bool, now: datetime
-) -> None:
-    """Replace the custom fields and the subscription."""
-    values = {"data": data, "subscribed": subscribed, "updated_at": now}
-    tx.execute(sa.update(contacts).where(contacts.c.id == contact_id).values(values))
+def update_contacts(tx: sa.Connection, changes: Sequence[tuple[Contact, Contact]]) -> None:
+    """Store what became of contacts: pairs of a contact as it is stored, and as it shall be."""
+    if changes:
+        _UPDATE.run_many(tx, [_update_row(after) for _, after in changes])
+        flips = [(after.project_id, 0, after.subscribed - before.subscribed) for before, after in changes]
+        _count(tx, [flip for flip in flips if flip[2]])
+
+
+def _update_row(contact: Contact) -> dict[str, Any]:
+    return {
+        "of_project": contact.project_id,
+        "row_id": contact.id,
+        "new_email": contact.email,
+        "new_data": contact.data,
+        "new_subscribed": contact.subscribed,
+        "new_updated_at": contact.updated_at,
+    }
+
+
+def delete_contacts(tx: sa.Connection, project_id: str, contact_ids: Sequence[str]) -> int:
+    """Remove contacts with all that hangs on them; returns how many there were."""
+    chosen = (contacts.c.project_id == project_id) & contacts.c.id.in_(listed("contact_ids"))
+    removing = sa.delete(contacts).where(chosen).returning(contacts.c.subscribed)
+    removed = tx.execute(removing, {"contact_ids": dump_json(list(contact_ids))}).scalars().all()
+    _count(tx, [(project_id, -1, -subscribed) for subscribed in removed])
+    return len(removed)
+
+
+def _count(tx: sa.Connection, changes: Iterable[tuple[str, int, int]]) -> None:
+    """Add to the numbers of projects: triples of project id, contacts, subscribed ones."""
+    number: Counter[str] = Counter()
+    subscribed: Counter[str] = Counter()
+    for project_id, more, more_subscribed in changes:
+        number[project_id] += more
+        subscribed[project_id] += more_subscribed
+    rows = [{"project_id": one, "contacts": number[one], "subscribed": subscribed[one]} for one in number]
+    for row in rows:
+        _COUNT.run(tx, row)
+
+
+@dataclass(frozen=True, slots=True)
+class ContactFilter:
+    """Which contacts of a project; what is None does not matter."""
+
+    search: str | None = None
+    """What the address contains, in any case."""
+    prefix: str | None = None
+    """What the address begins with, in any case."""
+    subscribed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a list of contacts: its order, and the contact it goes on behind; None: the beginning."""
+
+    sort: SortColumn = "createdAt"
+    direction: Direction = "desc"
+    after: Contact | None = None
+
+
+def list_contacts(
+    tx: sa.Connection, project_id: str, chosen: ContactFilter, place: Place, *, limit: int = 20
+) -> tuple[list[Contact], int]:
+    """Return contacts that fit, in the order asked for and then by id, and how many fit in all, from the beginning on.
+
+    Places are found in an index that holds all that is asked about; only then the rows of a page are read.
+    """
+    where = _fitting(project_id, chosen)
+    if place.after is not None:
+        where.append(_is_behind(place))
+    column = contacts.c.email if place.sort == "email" else contacts.c.created_at
+    order = [column.asc(), contacts.c.id.asc()] if place.direction == "asc" else [column.desc(), contacts.c.id.desc()]
+    if place.sort == "email":
+        order.pop()  # unique: the id decides nothing
+    ids = tx.execute(sa.select(contacts.c.id).where(*where).order_by(*order).limit(limit)).scalars().all()
+    found = {contact.id: contact for contact in find_contacts(tx, project_id, ids)}
+    total = count_contacts(tx, project_id, chosen) if place.after is None else 0
+    return [found[one] for one in ids], total
+
+
+def _is_behind(place: Place) -> sa.ColumnElement[bool]:
+    after, ascending = place.after, place.direction == "asc"
+    assert after is not None  # noqa: S101  asked for only then
+    if place.sort == "email":  # unique: the id decides nothing
+        return contacts.c.email > after.email if ascending else contacts.c.email < after.email
+    here = sa.tuple_(contacts.c.created_at, contacts.c.id)
+    there = sa.tuple_(sa.literal(after.created_at, Time), sa.literal(after.id))
+    return here > there if ascending else here < there
+
+
+def list_ids(
+    tx: sa.Connection, project_id: str, chosen: ContactFilter, *, below: str | None = None, limit: int = 100
+) -> list[str]:
+    """Return ids of contacts that fit, the largest first, from below `below` on."""
+    where = _fitting(project_id, chosen)
+    if below is not None:
+        where.append(contacts.c.id < below)
+    return list(tx.execute(sa.select(contacts.c.id).where(*where).order_by(contacts.c.id.desc()).limit(limit)).scalars())
+
+
+def count_contacts(tx: sa.Connection, project_id: str, chosen: ContactFilter) -> int:
+    """Count contacts that fit: at once when nothing is said about the address, else by a walk over the addresses."""
+    if chosen.search or chosen.prefix:
+        return tx.execute(sa.select(sa.func.count()).where(*_fitting(project_id, chosen))).scalar_one()
+    kept = sa.select(contact_counts.c.contacts, contact_counts.c.subscribed).where(contact_counts.c.project_id == project_id)
+    row = tx.execute(kept).one_or_none()
+    if row is None:
+        return 0
+    number, subscribed = int(row.contacts), int(row.subscribed)
+    return {None: number, True: subscribed, False: number - subscribed}[chosen.subscribed]
+
+
+def _fitting(project_id: str, chosen: ContactFilter) -> list[sa.ColumnElement[bool]]:
+    where: list[sa.ColumnElement[bool]] = [contacts.c.project_id == project_id]
+    if chosen.prefix:
+        start = chosen.prefix.lower()
+        where += [contacts.c.email >= start, contacts.c.email < start + _LAST_CHARACTER]
+    if chosen.search:
+        where.append(text_position(contacts.c.email, chosen.search.lower()) > 0)
+    if chosen.subscribed is not None:
+        where.append(contacts.c.subscribed.is_(chosen.subscribed))
+    return where

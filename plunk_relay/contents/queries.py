@@ -8,8 +8,10 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from plunk_relay.db.engine import dump_json
+from plunk_relay.db.portable import listed
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import content_parts, contents
+from plunk_relay.db.tables import content_parts, contents, emails
 from plunk_relay.spool import ByteSource
 
 ContentKind = Literal["MIME", "HTML", "ATTACHMENTS"]
@@ -82,3 +84,18 @@ def read_content(tx: sa.Connection, content_id: str) -> Iterator[bytes]:
             return
         missing -= len(part[0][0])
         yield part[0][0]
+
+
+def list_contents_of_contacts(tx: sa.Connection, project_id: str, contact_ids: Sequence[str]) -> list[str]:
+    """Return the ids of what the mails of contacts contain."""
+    mine = (emails.c.project_id == project_id) & emails.c.contact_id.in_(listed("contact_ids"))
+    named = {"contact_ids": dump_json(list(contact_ids))}
+    found = tx.execute(sa.select(emails.c.content_id, emails.c.attachments_id).where(mine), named)
+    return sorted({content_id for row in found for content_id in row if content_id is not None})
+
+
+def delete_unused_contents(tx: sa.Connection, project_id: str, content_ids: Sequence[str]) -> int:
+    """Remove those contents that no mail has any more; returns how many."""
+    used = sa.exists().where((emails.c.content_id == contents.c.id) | (emails.c.attachments_id == contents.c.id))
+    where = (contents.c.project_id == project_id) & contents.c.id.in_(listed("content_ids")) & ~used
+    return tx.execute(sa.delete(contents).where(where), {"content_ids": dump_json(list(content_ids))}).rowcount

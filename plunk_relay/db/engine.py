@@ -166,6 +166,19 @@ class Database:
     async def read(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit that only reads, in one snapshot."""
         reader = min(self._readers, key=lambda connection: connection.pending)
+        return await self._read_by(reader, work, *args, **kwargs)
+
+    async def scan(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read like `read`, but through very many rows: all scans share one reader, so that the others answer meanwhile."""
+        return await self._read_by(self._readers[-1], work, *args, **kwargs)
+
+    async def _read_by(
+        self,
+        reader: UnitConnection,
+        work: Callable[Concatenate[sa.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         boxed = await reader.run(_read_unit, reader.raw, lambda: work(reader.core, *args, **kwargs))
         return boxed.pop()
 

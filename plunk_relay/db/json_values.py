@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from plunk_relay.db.engine import dump_json
+from plunk_relay.db.types import JSON
 
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+\Z')
 Column = sa.ColumnElement[Any]
@@ -103,7 +104,7 @@ def _descend(element: _JsonValue, wanted: str) -> Column:
     base: Column = element.column
     keys = list(element.keys)
     while keys:
-        count = next((index for index, key in enumerate(keys) if not _is_plain(key)), len(keys))
+        count = next((index for index, key in enumerate(keys) if not is_plain_key(key)), len(keys))
         if count:
             path = "$" + "".join(f'."{key}"' if isinstance(key, str) else f"[{key}]" for key in keys[:count])
             name = "json_type" if wanted == "type" and count == len(keys) else "json_extract"
@@ -115,7 +116,8 @@ def _descend(element: _JsonValue, wanted: str) -> Column:
     return base
 
 
-def _is_plain(key: Key) -> bool:
+def is_plain_key(key: Key) -> bool:
+    """Tell whether a path of SQLite can name a key: one with quotes, backslashes or controls it cannot."""
     return isinstance(key, int) or _PLAIN_KEY.match(key) is not None
 
 
@@ -176,3 +178,31 @@ def _position_in_sqlite(element: text_position, compiler: SQLCompiler, **kw: Any
 @compiles(text_position, "postgresql")
 def _position_in_postgresql(element: text_position, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strpos({compiler.process(element.clauses, **kw)})"
+
+
+class json_without(FunctionElement[Any]):  # noqa: N801
+    """The object of a column without one of its keys; NULL: nothing is left."""
+
+    type = JSON
+    inherit_cache = False
+
+    def __init__(self, column: Column, key: str) -> None:
+        super().__init__(column)
+        self.column, self.key = column, key
+
+
+@compiles(json_without)
+def _without_in_sqlite(element: json_without, compiler: SQLCompiler, **kw: Any) -> str:
+    less = sa.func.json_remove(element.column, f'$."{element.key}"')
+    return compiler.process(sa.func.nullif(less, "{}"), **kw)
+
+
+@compiles(json_without, "postgresql")
+def _without_in_postgresql(element: json_without, compiler: SQLCompiler, **kw: Any) -> str:
+    less = sa.cast(element.column, JSONB).op("-")(sa.literal(element.key))
+    return compiler.process(sa.cast(sa.func.nullif(less, sa.cast("{}", JSONB)), sa.JSON), **kw)
+
+
+def json_keys(column: Column) -> sa.TableValuedAlias:
+    """Return a table with a row for each `key` of the object of a column, to be joined to the column's table."""
+    return sa.func.json_each(column).table_valued("key").alias("entry")

@@ -31,6 +31,13 @@ def insert_or_count(table: sa.Table, conflict: Sequence[str], counted: str) -> R
     return counting.returning(table.c[counted])
 
 
+def insert_or_add(table: sa.Table, conflict: Sequence[str], added: Sequence[str]) -> sa.Insert:
+    """Insert a row, or add its `added` columns to those of the row with the same `conflict` columns."""
+    statement = insert(table)
+    sums = {name: table.c[name] + statement.excluded[name] for name in added}
+    return statement.on_conflict_do_update(index_elements=list(conflict), set_=sums)
+
+
 def listed(parameter: str) -> sa.Select[tuple[Any]]:
     """Read the values of a parameter that holds a list as JSON text: an IN of any length with one compiled statement."""
     return sa.select(sa.func.json_each(sa.bindparam(parameter)).table_valued("value").c.value)

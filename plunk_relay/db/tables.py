@@ -145,7 +145,7 @@ contacts = _table(
     _created(),
     _updated(),
     Index("contacts_email", "project_id", "email", unique=True),
-    Index("contacts_created", "project_id", "created_at", "id"),
+    Index("contacts_created", "project_id", "created_at", "id", "email", "subscribed"),  # covers lists, which are searched
 )
 
 contact_counts = _table(
@@ -241,8 +241,7 @@ jobs = _table(
     Column("kind", Text, nullable=False),  # IMPORT, BULK
     Column("state", Text, nullable=False),  # waiting, active, completed, failed, delayed
     Column("progress", Integer, nullable=False),  # whole percent
-    Column("data", JSON, nullable=False),  # what was asked for, as shown to the client
-    Column("input", LargeBinary),  # the uploaded file; null when there is none or the job is over
+    Column("data", JSON, nullable=False),  # what was asked for, as shown to the client, without what is in the input
     Column("result", JSON),  # counts and errors; null until over
     Column("failed_reason", Text),  # why it failed; null otherwise
     Column("due_at", Time, nullable=False),  # when a worker may take it
@@ -250,9 +249,16 @@ jobs = _table(
     _created(),
     _updated(),
     Column("cursor", JSON),  # how far it is, and the counts so far, written with each batch; null: not begun
-    Column("attempts", Integer, nullable=False, server_default=sa.text("0")),  # how often it was begun
+    Column("attempts", Integer, nullable=False, server_default=sa.text("0")),  # how often it broke off by an error
     Index("jobs_due", "due_at", sqlite_where=sa.text("state IN ('waiting', 'active', 'delayed')")),
     Index("jobs_project", "project_id", "created_at"),
+)
+
+job_inputs = Table(
+    "job_inputs",  # apart from the job, whose row is written with every batch; clustered on a rowid: its rows are large
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),  # whose it is
+    Column("data", LargeBinary, nullable=False),  # zlib: the file of an import, kept until it is over; a bulk job's selector
 )
 
 # --- campaigns and workflows
@@ -514,7 +520,7 @@ events = _table(
     Column("data", JSON),  # payload; null: none
     Column("contact_id", Id, ForeignKey("contacts.id", ondelete="CASCADE")),  # null: about no contact
     Column("email_id", Id, ForeignKey("emails.id", ondelete="CASCADE")),  # null: about no mail
-    Column("processed_at", Time),  # handed to workflows; null: not yet
+    Column("processed_at", Time),  # handed to workflows, or recorded where there were none; null: not yet
     Column("dispatch_attempts", Integer, nullable=False),  # tries so far
     Column("next_dispatch_at", Time),  # when to try again; null: now, or done
     Column("dispatch_error", Text),  # the last failure; null: none

@@ -29,7 +29,7 @@ from plunk_relay.delivery.queries import keep_snapshots, update_statuses
 from plunk_relay.delivery.retry import RetrySchedule, read_hint
 from plunk_relay.emails.events import email_event
 from plunk_relay.emails.queries import Email
-from plunk_relay.emails.queue import Claimed, record_outcomes
+from plunk_relay.emails.queue import Claimed, find_gone, record_outcomes
 from plunk_relay.events.queries import NewEvent, record_events
 from plunk_relay.ids import new_id
 from plunk_relay.mail.classify import Classification, classify
@@ -125,9 +125,13 @@ class Verdict:
 
 
 def record(tx: "sa.Connection", finished: Sequence[Finished], schedule: RetrySchedule, *, now: datetime) -> list[Verdict]:
-    """Write a batch of results: states, next times, attempts, statuses, events, bounced contacts."""
+    """Write a batch of results: states, next times, attempts, statuses, events, bounced contacts.
+
+    Nothing is written of a mail that is not there any more, since its contact was deleted.
+    """
     verdicts = [judge(one, schedule, now=now) for one in finished]
-    pairs = list(zip(finished, verdicts, strict=True))
+    gone = find_gone(tx, [one.claimed.id for one in finished])
+    pairs = [pair for pair in zip(finished, verdicts, strict=True) if pair[0].claimed.id not in gone]
     record_outcomes(tx, [_delivery_row(f, v, now) for f, v in pairs], [_attempt_row(f, v) for f, v in pairs if v.counted])
     update_statuses(tx, [_status_row(f, v, now) for f, v in pairs])
     keep_snapshots(tx, [_snapshot_row(f.claimed, f.result) for f, _ in pairs if isinstance(f.result, Suppressed)])

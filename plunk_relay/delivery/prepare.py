@@ -17,7 +17,6 @@ import orjson
 
 from plunk_relay.contacts.queries import find_contact
 from plunk_relay.contents.queries import load_content, read_content
-from plunk_relay.delivery.footer import footer_html
 from plunk_relay.delivery.outcomes import Failed
 from plunk_relay.domains.actions import Identity, find_identity, find_signer
 from plunk_relay.emails.queries import Email
@@ -25,8 +24,9 @@ from plunk_relay.emails.queue import Claimed
 from plunk_relay.mail.address import Mailbox, domain_of
 from plunk_relay.mail.compose import Attachment, MailClass, Outgoing, compose, default_headers, make_feedback_id
 from plunk_relay.mail.dkim import sign, sign_pieces
-from plunk_relay.mail.html import add_footer, wrap_fragment
+from plunk_relay.mail.footer import finish_html
 from plunk_relay.mail.seven_bit import to_seven_bit
+from plunk_relay.mail.template import contact_urls
 from plunk_relay.projects.actions import get_project
 from plunk_relay.projects.queries import RELAY_PROJECT_ID, Project
 from plunk_relay.relay import Relay
@@ -160,8 +160,14 @@ def build_message(draft: Draft) -> bytes:
 
 def _outgoing(draft: Draft, body: str) -> Outgoing:
     email = draft.claimed.email
-    html = _final_html(draft, email, body)
     mail_class: MailClass = email.mail_class  # type: ignore[assignment]  # one of the three words, written by us
+    html = finish_html(
+        body,
+        mail_class=mail_class,
+        project_name=draft.project.name,
+        language=draft.language,
+        unsubscribe_url=contact_urls(draft.public_url, email.contact_id, email.id).unsubscribe,
+    )
     mailing = email.campaign_id or email.template_id or email.source_type.lower()
     return Outgoing(
         message_id=email.message_id,
@@ -183,17 +189,6 @@ def _outgoing(draft: Draft, body: str) -> Outgoing:
             feedback_id=make_feedback_id(mailing=mailing, mail_class=mail_class, project_id=email.project_id),
         ),
     )
-
-
-def _final_html(draft: Draft, email: Email, html: str) -> str:
-    if email.mail_class == "marketing":
-        footer = footer_html(
-            project_name=draft.project.name,
-            language=draft.language,
-            url=f"{draft.public_url}/unsubscribe/{email.contact_id}?e={email.id}",
-        )
-        return wrap_fragment(add_footer(html, footer))
-    return wrap_fragment(html)
 
 
 def _attachments(data: bytes | None) -> list[Attachment]:

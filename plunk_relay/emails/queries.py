@@ -55,6 +55,12 @@ def belongs_to_contact(tx: sa.Connection, email_id: str, contact_id: str) -> boo
     return tx.execute(found).one_or_none() is not None
 
 
+def belongs_to_project(tx: sa.Connection, email_id: str, project_id: str) -> bool:
+    """Tell whether a mail is the project's."""
+    found = sa.select(emails.c.id).where(emails.c.id == email_id, emails.c.project_id == project_id)
+    return tx.execute(found).one_or_none() is not None
+
+
 def count_created_since(tx: sa.Connection, project_id: str, since: datetime, source_type: str) -> int:
     """Count a project's mails of one source since a moment, failed ones left out."""
     where = (

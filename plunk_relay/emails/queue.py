@@ -133,6 +133,7 @@ _SENDING = Prepared(
     )
     .values(status="SENDING")
 )
+_THERE = Prepared(sa.select(deliveries.c.id).where(deliveries.c.id.in_(listed("delivery_ids"))))
 _DOT = Prepared(
     sa.update(deliveries)
     .where(deliveries.c.id == sa.bindparam("row_id"))
@@ -264,9 +265,18 @@ def record_outcomes(tx: sa.Connection, rows: list[dict[str, Any]], tries: list[d
     _INSERT_ATTEMPT.run_many(tx, tries)
 
 
+def find_gone(tx: sa.Connection, ids: Sequence[str]) -> set[str]:
+    """Return which of these deliveries are not there any more: their contact was deleted while they were on their way."""
+    there = _THERE.fetch(tx, {"delivery_ids": dump_json(list(ids))})
+    return set(ids) - {row[0] for row in there}
+
+
 def keep_captured(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
     """Store the messages that the route `capture` keeps; one kept before a crash stays."""
-    tx.execute(insert_if_absent(captured, ["delivery_id"]), rows)
+    gone = find_gone(tx, [row["delivery_id"] for row in rows])
+    kept = [row for row in rows if row["delivery_id"] not in gone]
+    if kept:
+        tx.execute(insert_if_absent(captured, ["delivery_id"]), kept)
 
 
 def give_back(tx: sa.Connection, owner: str, unsent: Sequence[str] = (), *, now: datetime) -> int:

@@ -5,6 +5,7 @@ opened again in every later paragraph).
 """
 
 import re
+from collections.abc import Container
 from html import unescape
 
 _SKIPPED = {"style", "script", "title", "template", "noscript"}
@@ -34,6 +35,13 @@ def html_to_text(html: str) -> str:
         return _decode(html).strip()
     text = _BLANKS.sub(" ", "".join(_Reader(html).read()))
     return _GAPS.sub("\n\n", _BREAKS.sub("\n", text)).strip()
+
+
+def list_tags(html: str, names: Container[str], *, most: int) -> list[tuple[str, dict[str, str]]]:
+    """Return the first start tags of these names, at most so many: name and attributes, whose values are decoded."""
+    lister = _TagLister(html, names, most)
+    lister.read()
+    return lister.found
 
 
 def _decode(text: str) -> str:
@@ -128,6 +136,19 @@ class _Reader:
             return
         if url not in text:
             self._parts.append(f" ({url})")
+
+
+class _TagLister(_Reader):
+    """Notes the tags instead of what they do to the text."""
+
+    def __init__(self, html: str, names: Container[str], most: int) -> None:
+        super().__init__(html)
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self._names, self._most = names, most
+
+    def _start_tag(self, name: str, attributes: dict[str, str]) -> None:
+        if name in self._names and len(self.found) < self._most:
+            self.found.append((name, {key: _decode(value).strip() for key, value in attributes.items()}))
 
 
 def _gap(name: str) -> str:

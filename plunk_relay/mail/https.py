@@ -43,15 +43,18 @@ class HttpsReach:
     """Longest request, from the look-up of the name to the last byte."""
 
 
-async def fetch_text(reach: HttpsReach, url: str, *, most_bytes: int) -> str:
-    """GET a `text/plain` document; raises HttpsFailed, also for a redirect and for more than `most_bytes`."""
+async def fetch_text(reach: HttpsReach, url: str, *, most_bytes: int, content_type: str | None = "text/plain") -> str:
+    """GET a document in UTF-8, of any type when `content_type` is None.
+
+    Raises HttpsFailed, also for a redirect and for more than `most_bytes`.
+    """
     try:
         async with asyncio.timeout(reach.seconds), _request(reach, "GET", url) as response:
             if response.status_code != 200:
                 raise HttpsFailed(f"{url} answered {response.status_code}")
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "text/plain":
-                raise HttpsFailed(f"{url} is {kind[:60] or 'of no type'}, not text/plain")
+            if content_type is not None and kind != content_type:
+                raise HttpsFailed(f"{url} is {kind[:60] or 'of no type'}, not {content_type}")
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk

@@ -22,12 +22,16 @@ from plunk_relay.mail.template_values import TooMuch, join_bounded, show, to_jso
 
 __all__ = [
     "ContactUrls",
+    "Rendered",
     "TemplateSyntaxError",
     "check_template",
     "contact_urls",
     "has_placeholders",
     "merge_scope",
     "render",
+    "render_subject",
+    "render_watched",
+    "to_subject",
 ]
 _RESERVED = frozenset({"plunk_id", "plunk_email", "id", "email", "unsubscribeUrl", "subscribeUrl", "manageUrl"})
 _PLACEHOLDER = re.compile(r"\{\{-?([^{}]*?)-?\}\}")
@@ -65,16 +69,47 @@ def check_template(source: str) -> None:
 
 def render(source: str, scope: Mapping[str, object]) -> str:
     """Render the source over a scope (see `merge_scope`); never raises."""
-    if not has_placeholders(source):
-        return source
+    return _render(source, scope, None).text if has_placeholders(source) else source
+
+
+def render_subject(source: str, scope: Mapping[str, object]) -> str:
+    """Render a subject: whatever its values are, it is one line."""
+    return to_subject(render(source, scope))
+
+
+def to_subject(rendered: str) -> str:
+    """Make one line of a rendered subject."""
+    return rendered.replace("\n", " ").replace("\r", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered text, and what its author may want to know."""
+
+    text: str
+    unset: tuple[str, ...] = ()
+    """Variables that were to be printed and have no value."""
+    failed: bool = False
+    """It does not parse, or ran into a limit: plain placeholders alone were filled in."""
+
+
+def render_watched(source: str, scope: Mapping[str, object]) -> Rendered:
+    """Render as `render` does, and tell what went missing; never raises."""
+    return _render(source, scope, {}) if has_placeholders(source) else Rendered(source)
+
+
+def _render(source: str, scope: Mapping[str, object], unset: dict[str, None] | None) -> Rendered:
     values = to_json_values(scope)
     data = values.get("data")
     merged = {**data, **values} if isinstance(data, dict) else values
     try:
         template = _PARSED.find(source)
-        return run(template, merged) if template else _render_placeholders(source, merged)
+        if template is not None:
+            text = run(template, merged, unset=unset)
+            return Rendered(text, tuple(unset or ()))
     except _FAILURES:
-        return _render_placeholders(source, merged)
+        pass
+    return Rendered(_render_placeholders(source, merged), failed=True)
 
 
 def merge_scope(

@@ -43,6 +43,7 @@ from plunk_relay.mail.template_values import (
     contains,
     is_blank,
     is_less,
+    is_missing,
     is_true,
     show,
     size_of,
@@ -84,9 +85,12 @@ def parse(source: str, *, strict: bool = False) -> BoundTemplate:
     return template
 
 
-def run(template: BoundTemplate, values: Mapping[str, object]) -> str:
-    """Render over values that `to_json_values` made; raises one of many errors when it cannot."""
-    context = _Context(template, values)
+def run(template: BoundTemplate, values: Mapping[str, object], *, unset: dict[str, None] | None = None) -> str:
+    """Render over values that `to_json_values` made; raises one of many errors when it cannot.
+
+    `unset` takes the names of what was to be printed and has no value, in their order; a `default` counts as one.
+    """
+    context = _Context(template, values, unset)
     buffer = context.get_buffer()
     template.render_with_context(context, buffer)
     return buffer.getvalue()
@@ -138,13 +142,14 @@ def _unclosed_tags(tokens: Iterable[Token]) -> list[Token]:
 class _Context(RenderContext):
     """Where a rendering stands, and what it may still spend."""
 
-    __slots__ = ("memory_left", "steps_left")
+    __slots__ = ("memory_left", "steps_left", "unset")
 
-    def __init__(self, template: BoundTemplate, values: Mapping[str, object]) -> None:
+    def __init__(self, template: BoundTemplate, values: Mapping[str, object], unset: dict[str, None] | None = None) -> None:
         super().__init__(template, globals=values)
         self.scope = ReadOnlyChainMap(self.locals, self.globals, self.counters)  # without python-liquid's `now`
         self.steps_left = MOST_STEPS
         self.memory_left = MOST_MEMORY
+        self.unset = unset
 
     def walk(self, steps: int) -> None:
         """Pay for steps."""
@@ -286,7 +291,12 @@ def _price(node: Node, context: RenderContext) -> int:
 
 
 def _all_expressions(node: Node) -> list[Expression]:
-    found, pending = [], list(node.expressions())
+    return _parts(*node.expressions())
+
+
+def _parts(*expressions: Expression) -> list[Expression]:
+    """Return expressions with all that is in them."""
+    found, pending = [], list(expressions)
     while pending:
         expression = pending.pop()
         found.append(expression)
@@ -365,7 +375,17 @@ class _ShownNode(OutputNode):
 
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
         """Write the value."""
+        unset = cast("_Context", context).unset
+        if unset is not None:
+            unset.update(dict.fromkeys(_list_unset(self.expression, context)))
         return buffer.write(show(self.expression.evaluate(context)))
+
+
+def _list_unset(expression: Expression, context: RenderContext) -> list[str]:
+    """Return the variables of an output that have no value, unless it has a `default`."""
+    if isinstance(expression, FilteredExpression) and any(one.name == "default" for one in expression.filters or []):
+        return []
+    return [str(part) for part in _parts(expression) if isinstance(part, Path) and is_missing(part.evaluate(context))]
 
 
 class _ShownOutput(Output):

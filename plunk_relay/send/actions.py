@@ -27,7 +27,7 @@ from plunk_relay.errors import (
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
 from plunk_relay.mail.address import Mailbox, domain_of, normalize_address
-from plunk_relay.mail.template import contact_urls, has_placeholders, merge_scope, render
+from plunk_relay.mail.template import contact_urls, has_placeholders, merge_scope, render, render_subject
 from plunk_relay.projects.actions import get_project
 from plunk_relay.relay import Relay
 from plunk_relay.send.request import SHORTEST_LIFETIME_SECONDS, AddressObject, AttachmentBody, SendRequest
@@ -320,8 +320,7 @@ class _Draft:
             request=self.stored_data,
             urls=contact_urls(self.relay.settings.server.public_url, self.contact_id, self.email_id),
         )
-        subject = " ".join(render(message.subject, scope).split("\n")).replace("\r", " ")
-        return subject, render(message.body, scope)
+        return render_subject(message.subject, scope), render(message.body, scope)
 
     def mail(self, subject: str, content_id: str, attachments_id: str | None) -> NewMail:
         """Return the mail to queue."""

@@ -3,10 +3,9 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from plunk_relay.errors import FieldError
@@ -14,13 +13,13 @@ from plunk_relay.ids import is_id
 from plunk_relay.mail.address import check_address
 from plunk_relay.web.binding import missing, report_faults, wrong_type
 from plunk_relay.web.endpoint import ApiModel
+from plunk_relay.web.fields import Email, JsonObject
 
 _LINE_BREAK = re.compile(r"[\r\n]")
 _HEADER_NAME = re.compile(r"[!-9;-~]+\Z")
 _SENDER_SHAPE = "Give the sender as an e-mail address or as an object with `email` and, if you like, `name`"
 MOST_RECIPIENTS = 10_000
 SHORTEST_LIFETIME_SECONDS = 30
-MOST_LEVELS = 100
 
 
 class AddressObject(ApiModel):
@@ -90,12 +89,6 @@ def _drop_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
-def _check_email(value: object) -> object:
-    if isinstance(value, str) and check_address(value) is not None:
-        raise PydanticCustomError("invalid_string", "Invalid email")
-    return value
-
-
 def _check_line(value: object) -> object:
     if isinstance(value, str) and _LINE_BREAK.search(value):
         raise PydanticCustomError("invalid_string", "Line breaks are not allowed")
@@ -129,20 +122,6 @@ def _find_header_fault(name: str, content: object) -> FieldError | None:
     return FieldError(name, "Line breaks are not allowed", "invalid_string") if _LINE_BREAK.search(content) else None
 
 
-def _check_depth(value: object) -> object:
-    """Refuse what is nested beyond what templates and the database read back."""
-    level = [value]
-    for _ in range(MOST_LEVELS):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return value
-    raise PydanticCustomError("custom", "Must be nested at most {levels} levels deep", {"levels": MOST_LEVELS})
-
-
-def _inside(value: object) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-
-
 def _check_base64(value: object) -> object:
     """Refuse what is not base64: a broken attachment must not be found out at delivery."""
     if isinstance(value, str):
@@ -160,7 +139,6 @@ def _check_base64(value: object) -> object:
 
 _OneAddress = str | AddressObject
 _Recipients = str | AddressObject | list[str | AddressObject]
-Email = Annotated[str, BeforeValidator(_check_email)]
 Line = Annotated[str, BeforeValidator(_check_line)]
 
 
@@ -209,9 +187,7 @@ class SendRequest(ApiModel):
     name: Line | None = Field(None, description="Sender's display name, when `from` has none")
     reply: Email | None = Field(None, description="Reply-To address")
     subscribed: bool | None = Field(None, description="Sets the contacts' subscription; unset: unchanged, new ones false")
-    data: Annotated[dict[str, JsonValue], BeforeValidator(_check_depth)] | None = Field(
-        None, description="Variables of the template, stored with the contact"
-    )
+    data: JsonObject | None = Field(None, description="Variables of the template, stored with the contact")
     headers: Annotated[dict[str, str], BeforeValidator(_check_headers)] | None = Field(
         None, description="Additional headers"
     )

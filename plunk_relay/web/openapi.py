@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from http import HTTPStatus
+from operator import or_
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -169,12 +170,12 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _result(endpoint: Endpoint, status: int) -> dict[str, Any]:
-    """Describe an answer in the shape of the result; an `Answer` beside a model is that model, written by hand."""
+    """Describe an answer in the shape of the result; an `Answer` beside models is one of them, written by hand."""
     text = "Success" if status < 300 else HTTPStatus(status).phrase
     models = _models_of(endpoint.result)
     if not models:
         return {"description": text}
-    result = models[0] if Answer in getattr(endpoint.result, "__args__", ()) else endpoint.result
+    result = reduce(or_, models) if Answer in getattr(endpoint.result, "__args__", ()) else endpoint.result
     schema = TypeAdapter(result).json_schema(mode="serialization", by_alias=True, ref_template=_REF)
     schema.pop("$defs", None)
     if isinstance(result, type) and issubclass(result, BaseModel):

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from plunk_relay.contacts.actions import ContactChange, set_subscription, upsert_contact
-from plunk_relay.contacts.queries import find_contact, insert_contact
+from plunk_relay.contacts.queries import find_contact
 from plunk_relay.db.tables import contacts, events
 from plunk_relay.delivery.outcomes import Finished, record
 from plunk_relay.delivery.retry import RetrySchedule
@@ -67,13 +67,6 @@ async def test_change_without_effect_writes_nothing(relay: Relay, acme: Tenant) 
     again, is_new = await relay.db.write(upsert_contact, acme.id, change, now=now + timedelta(minutes=1))
     assert (again, is_new) == (contact, False)
     assert [row["updated_at"] for row in await rows(relay, contacts)] == [now]
-
-
-async def test_first_insert_of_an_address_wins(relay: Relay, acme: Tenant) -> None:
-    now = relay.clock.now()
-    contact, _ = await relay.db.write(upsert_contact, acme.id, ContactChange("ann@example.net"), now=now)
-    assert await relay.db.write(insert_contact, contact) is False
-    assert len(await rows(relay, contacts)) == 1
 
 
 async def test_contact_is_found_only_inside_its_project(relay: Relay, acme: Tenant, rival: Tenant) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plunk_relay.app import FEATURES
-from plunk_relay.db.tables import domains, emails, suppression_rules, suppressions
+from plunk_relay.db.tables import contacts, domains, emails, events, suppression_rules, suppressions
 from plunk_relay.delivery.worker import Deliverer
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Endpoint
@@ -20,13 +20,23 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 ASKING = [endpoint for endpoint in FEATURES if endpoint.auth is not Auth.NONE]
 OPEN = [endpoint for endpoint in FEATURES if endpoint.auth is Auth.NONE]
-OF_ONE_THING = [endpoint for endpoint in ASKING if set(endpoint.path_parameters) - {"project_id"}]
+TELLING_NOTHING = {
+    "GET /events/contact/{contact_id}",
+    "GET /events/{event_name}/usage",
+    "DELETE /events/{event_name}",
+}
+"""Endpoints for which what is not there has no events, instead of being not found."""
+ABOUT_ONE_THING = [endpoint for endpoint in ASKING if set(endpoint.path_parameters) - {"project_id"}]
+OF_ONE_THING = [one for one in ABOUT_ONE_THING if f"{one.method} {one.path}" not in TELLING_NOTHING]
+OF_NOTHING = [one for one in ABOUT_ONE_THING if one not in OF_ONE_THING]
 
 
 RULE = {"name": "Staging", "kind": "DOMAIN", "pattern": "example.com"}
 BODIES: dict[str, dict[str, Any]] = {
     "PUT /suppressions/{rule_id}": RULE,
     "PATCH /domains/{domain_id}": {"receiving": True},
+    "PATCH /contacts/{contact_id}": {"subscribed": False},
+    "PATCH /v1/contacts/{contact_id}": {"subscribed": False},
 }
 
 
@@ -56,13 +66,24 @@ async def _things(shared: Shared, owner: Tenant) -> dict[str, str]:
             await deliverer.settle()
     [rule] = await rows(shared.relay, suppression_rules, project_id=owner.id)
     [held] = await rows(shared.relay, emails, project_id=owner.id, status="SUPPRESSED")
-    ids = {"project_id": owner.id, "domain_id": domain["id"], "rule_id": rule["id"], "email_id": held["id"]}
+    contact = await shared.http.post("/contacts", headers=owner.headers, json={"email": f"ann@{owner.domain}"})
+    event = {"event": f"seen-{owner.id}", "email": f"ann@{owner.domain}"}
+    if not await rows(shared.relay, events, name=event["event"]):
+        await shared.http.post("/v1/track", headers=owner.headers, json=event)
+    ids = {
+        "project_id": owner.id,
+        "event_name": event["event"],
+        "contact_id": contact.json()["id"],
+        "domain_id": domain["id"],
+        "rule_id": rule["id"],
+        "email_id": held["id"],
+    }
     return ids | {"email": address}
 
 
 async def _seen(shared: Shared, owner: Tenant) -> list[list[dict[str, Any]]]:
     """Return the rows that the walk could have changed."""
-    tables = (domains, suppression_rules, suppressions, emails)
+    tables = (contacts, events, domains, suppression_rules, suppressions, emails)
     return [await rows(shared.relay, table, project_id=owner.id) for table in tables]
 
 
@@ -107,6 +128,19 @@ async def test_thing_of_another_project_is_not_found(shared: Shared, endpoint: E
     response = await shared.http.request(endpoint.method, path, headers=shared.acme.headers, json=_body(endpoint))
     assert response.status_code == 404
     assert shared.rival.domain not in response.text.replace(path, "").replace(theirs["email"], "")
+    assert await _seen(shared, shared.rival) == before
+
+
+@pytest.mark.parametrize("endpoint", OF_NOTHING, ids=_name)
+async def test_thing_of_another_project_is_like_one_that_is_not_there(shared: Shared, endpoint: Endpoint) -> None:
+    path = _path(endpoint, **await _things(shared, shared.rival))
+    assert UNKNOWN_ID not in path, "say in _things how a foreign one is made"
+    before = await _seen(shared, shared.rival)
+    answers = [
+        await shared.http.request(endpoint.method, one, headers=shared.acme.headers) for one in (path, _path(endpoint))
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
     assert await _seen(shared, shared.rival) == before
 
 

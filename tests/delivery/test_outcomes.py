@@ -120,7 +120,7 @@ async def test_a_delivery_is_two_events_with_the_documented_data(outbox: Outbox)
     for event in (sent, delivery):
         assert (event["email_id"], event["contact_id"]) == (queued.email_id, queued.contact_id)
         assert event["project_id"] == outbox.acme.id
-        assert event["processed_at"] is None
+        assert event["processed_at"] == event["created_at"], "no workflow will ever take it"
     email = await outbox.email(queued.delivery_id)
     assert email["sent_at"] == email["delivered_at"] == outbox.clock.now()
     assert email["bounced_at"] is email["error"] is None

@@ -13,7 +13,6 @@ import orjson
 import pytest
 
 from plunk_relay.db.tables import emails
-from plunk_relay.delivery.footer import footer_html
 from plunk_relay.delivery.outcomes import Failed
 from plunk_relay.delivery.prepare import Draft, build_message, gather_draft, sign_draft
 from plunk_relay.domains.actions import Identity, rotate_keys
@@ -22,6 +21,7 @@ from plunk_relay.emails.actions import PRIORITY_TRANSACTIONAL
 from plunk_relay.emails.queries import Email
 from plunk_relay.emails.queue import Claim, Claimed, claim_due
 from plunk_relay.mail.dkim import DkimKey, generate_ed25519_pem, load_key, public_record, verify
+from plunk_relay.mail.footer import footer_html
 from plunk_relay.projects.actions import disable_project
 from plunk_relay.projects.queries import Project
 from tests.kit.outbox import MESSAGE, Outbox

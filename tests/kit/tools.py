@@ -23,7 +23,7 @@ def require_tool(name: str) -> str:
 def require_node_module(name: str) -> dict[str, str]:
     """Return the environment in which `node` finds a module; skip the test when it is missing, or fail it in CI."""
     node = require_tool("node")
-    environment = {**os.environ, "NODE_PATH": _DEBIAN_NODE_MODULES}
+    environment = {**os.environ, "NODE_PATH": f"{_DEBIAN_NODE_MODULES}:{repository()}/build/clients/node_modules"}
     command = [node, "-e", f"require.resolve('{name}')"]
     if subprocess.run(command, env=environment, capture_output=True, check=False).returncode != 0:
         miss(f"the node module {name} is not installed")

@@ -17,7 +17,7 @@ INSERT INTO new_contacts (project_id, id, email, data, subscribed, snoozed_until
 	FROM contacts ORDER BY project_id, id;
 DROP TABLE contacts;
 ALTER TABLE new_contacts RENAME TO contacts;
-CREATE INDEX contacts_created ON contacts (project_id, created_at, id);
+CREATE INDEX contacts_created ON contacts (project_id, created_at, id, email, subscribed);
 CREATE UNIQUE INDEX contacts_email ON contacts (project_id, email);
 CREATE TABLE contact_counts (
 	project_id VARCHAR(36) NOT NULL, 
@@ -33,3 +33,11 @@ ALTER TABLE segments ADD COLUMN counted_at BIGINT;
 CREATE INDEX segments_counted ON segments (counted_at);
 ALTER TABLE jobs ADD COLUMN cursor JSON;
 ALTER TABLE jobs ADD COLUMN attempts INTEGER DEFAULT 0 NOT NULL;
+ALTER TABLE jobs DROP COLUMN input;
+CREATE TABLE job_inputs (
+	job_id TEXT NOT NULL, 
+	data BLOB NOT NULL, 
+	PRIMARY KEY (job_id), 
+	FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE
+);
+UPDATE events SET processed_at = created_at;

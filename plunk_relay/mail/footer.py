@@ -2,6 +2,8 @@
 
 from html import escape
 
+from plunk_relay.mail.html import add_footer, wrap_fragment
+
 _SENTENCES = {
     "en": ("You receive this mail because you subscribed to {project}.", "Unsubscribe"),
     "de": ("Sie erhalten diese E-Mail, weil Sie {project} abonniert haben.", "Abmelden"),
@@ -21,3 +23,10 @@ def footer_html(*, project_name: str, language: str, url: str) -> str:
         '<hr style="border:none;border-top:1px solid #ddd;margin:32px 0 16px">'
         f'<p style="font-size:12px;color:#666">{text} <a href="{escape(url)}" style="color:#666">{link}</a></p>'
     )
+
+
+def finish_html(html: str, *, mail_class: str, project_name: str, language: str, unsubscribe_url: str) -> str:
+    """Return a rendered body as it is sent: a whole document, and with the footer when it is marketing mail."""
+    if mail_class != "marketing":
+        return wrap_fragment(html)
+    return wrap_fragment(add_footer(html, footer_html(project_name=project_name, language=language, url=unsubscribe_url)))

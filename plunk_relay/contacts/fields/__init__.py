@@ -1,0 +1,1 @@
+"""What is known about contacts? Standard fields, and the keys of their custom data."""

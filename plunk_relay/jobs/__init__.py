@@ -1,0 +1,1 @@
+"""What a client asks for and does not wait for."""
