@@ -17,8 +17,10 @@ from plunk_relay.events.api import ENDPOINTS as EVENTS
 from plunk_relay.projects.actions import identify_key
 from plunk_relay.public.api import ENDPOINTS as PUBLIC
 from plunk_relay.relay import Relay
+from plunk_relay.segments.api import ENDPOINTS as SEGMENTS
 from plunk_relay.send.api import ENDPOINTS as SEND
 from plunk_relay.suppressions.api import ENDPOINTS as SUPPRESSIONS
+from plunk_relay.templates.api import ENDPOINTS as TEMPLATES
 from plunk_relay.track.api import ENDPOINTS as TRACK
 from plunk_relay.track.api import EVENT_ENDPOINTS
 from plunk_relay.verify.api import ENDPOINTS as VERIFY
@@ -36,6 +38,8 @@ FEATURES: list[Endpoint] = [
     *VERIFY,
     *CONTACTS,
     *FIELDS,
+    *SEGMENTS,
+    *TEMPLATES,
     *EVENT_ENDPOINTS,
     *EVENTS,
     *DOMAINS,

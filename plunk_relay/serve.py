@@ -39,6 +39,7 @@ from plunk_relay.projects.actions import open_keys
 from plunk_relay.projects.queries import ensure_relay_project, list_projects
 from plunk_relay.relay import Relay, Wakes
 from plunk_relay.secretbox import SecretBox
+from plunk_relay.segments import worker as segment_counter
 from plunk_relay.settings import Settings, notify_socket
 from plunk_relay.smtp.inbound import inbound_doors
 from plunk_relay.smtp.submission import submission_doors
@@ -60,6 +61,7 @@ WORKERS: Sequence[Service] = (
     domain_verifier.run,
     certificate_keeper.run,
     list_reader.run,
+    segment_counter.run,
     janitor.run,
 )
 

@@ -196,6 +196,15 @@ def list_ids(
     return list(tx.execute(sa.select(contacts.c.id).where(*where).order_by(contacts.c.id.desc()).limit(limit)).scalars())
 
 
+def count_ids(tx: sa.Connection, project_id: str, chosen: ContactFilter, *, below: str, without: Sequence[str]) -> int:
+    """Count contacts that fit, whose ids are below one, but not those of a list."""
+    where = _fitting(project_id, chosen)
+    others = (contacts.c.id >= below) | contacts.c.id.in_(listed("without"))
+    left_out = sa.select(sa.func.count()).where(*where, others)
+    counted = count_contacts(tx, project_id, chosen)
+    return counted - int(tx.execute(left_out, {"without": dump_json(list(without))}).scalar_one())
+
+
 def count_contacts(tx: sa.Connection, project_id: str, chosen: ContactFilter) -> int:
     """Count contacts that fit: at once when nothing is said about the address, else by a walk over the addresses."""
     if chosen.search or chosen.prefix:
@@ -206,6 +215,28 @@ def count_contacts(tx: sa.Connection, project_id: str, chosen: ContactFilter) ->
         return 0
     number, subscribed = int(row.contacts), int(row.subscribed)
     return {None: number, True: subscribed, False: number - subscribed}[chosen.subscribed]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring contacts of a project: those behind `after`, up to `upto`."""
+
+    project_id: str
+    after: str
+    upto: str
+
+    def where(self) -> sa.ColumnElement[bool]:
+        """Return the test."""
+        inside = (contacts.c.id > self.after) & (contacts.c.id <= self.upto)
+        return (contacts.c.project_id == self.project_id) & inside
+
+
+def find_stretch(tx: sa.Connection, project_id: str, after: str, *, limit: int) -> Stretch | None:
+    """Return the next contacts, up to `limit`, in the order of their ids; None: there are none."""
+    behind = (contacts.c.project_id == project_id) & (contacts.c.id > after)
+    few = sa.select(contacts.c.id).where(behind).order_by(contacts.c.id).limit(limit).subquery()
+    upto = tx.execute(sa.select(sa.func.max(few.c.id))).scalar_one()
+    return None if upto is None else Stretch(project_id, after, upto)
 
 
 def _fitting(project_id: str, chosen: ContactFilter) -> list[sa.ColumnElement[bool]]:

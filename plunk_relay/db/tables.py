@@ -248,7 +248,7 @@ jobs = _table(
     Column("lease_until", Time),  # a worker has it until then; null: free
     _created(),
     _updated(),
-    Column("cursor", JSON),  # how far it is, and the counts so far, written with each batch; null: not begun
+    Column("cursor", JSON),  # how far it is, and the counts so far, written with each batch; empty: over; null: of an older version
     Column("attempts", Integer, nullable=False, server_default=sa.text("0")),  # how often it broke off by an error
     Index("jobs_due", "due_at", sqlite_where=sa.text("state IN ('waiting', 'active', 'delayed')")),
     Index("jobs_project", "project_id", "created_at"),
@@ -452,6 +452,10 @@ emails = _table(
     Index("emails_campaign", "campaign_id", "id", sqlite_where=sa.text("campaign_id IS NOT NULL")),
     Index("emails_execution", "workflow_execution_id", sqlite_where=sa.text("workflow_execution_id IS NOT NULL")),
     Index("emails_step", "workflow_step_execution_id", sqlite_where=sa.text("workflow_step_execution_id IS NOT NULL")),
+    Index("emails_opened", "project_id", "contact_id", "opened_at", sqlite_where=sa.text("opened_at IS NOT NULL")),
+    Index("emails_clicked", "project_id", "contact_id", "clicked_at", sqlite_where=sa.text("clicked_at IS NOT NULL")),
+    Index("emails_bounced", "project_id", "contact_id", "bounced_at", sqlite_where=sa.text("bounced_at IS NOT NULL")),
+    Index("emails_complained", "project_id", "contact_id", "complained_at", sqlite_where=sa.text("complained_at IS NOT NULL")),
 )
 
 deliveries = _table(

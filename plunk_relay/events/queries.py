@@ -121,7 +121,7 @@ def list_events(
     ids = _find_among_newest(tx, project_id, name, limit)
     if len(ids) < limit:
         ids = _find_all_named(tx, project_id, name, limit)
-    return _with_address(tx, (events.c.project_id == project_id) & events.c.id.in_(ids), limit)
+    return _with_address(tx, (unindexed(events.c.project_id) == project_id) & events.c.id.in_(ids), limit)
 
 
 def list_contact_events(tx: sa.Connection, project_id: str, contact_id: str, *, limit: int) -> list[Event]:

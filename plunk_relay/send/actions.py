@@ -31,7 +31,7 @@ from plunk_relay.mail.template import contact_urls, has_placeholders, merge_scop
 from plunk_relay.projects.actions import get_project
 from plunk_relay.relay import Relay
 from plunk_relay.send.request import SHORTEST_LIFETIME_SECONDS, AddressObject, AttachmentBody, SendRequest
-from plunk_relay.templates.queries import Template, find_template
+from plunk_relay.templates.queries import Template, find_template, template_exists
 from plunk_relay.web.endpoint import KeyHold
 from plunk_relay.web.meta import list_reasons
 from plunk_relay.web.queries import settle_key
@@ -229,7 +229,7 @@ async def _queue(relay: Relay, message: Message, contacts: Mapping[str, Contact]
         draft.mail(subject, shared_id or _add_body(message, body, contents), attachments_id)
         for draft, (subject, body) in zip(drafts, texts, strict=True)
     ]
-    queued = await relay.db.write(_write, contents, mails, hold, now)
+    queued = await relay.db.write(_write, message, contents, mails, hold, now)
     relay.wakes.deliveries.set()
     for mail, done in zip(mails, queued, strict=True):
         log.info(
@@ -259,8 +259,16 @@ def _render_all(drafts: "Sequence[_Draft]") -> list[tuple[str, str]]:
 
 
 def _write(
-    tx: "sa.Connection", contents: Sequence[Content], mails: Sequence[NewMail], hold: KeyHold | None, now: datetime
+    tx: "sa.Connection",
+    message: Message,
+    contents: Sequence[Content],
+    mails: Sequence[NewMail],
+    hold: KeyHold | None,
+    now: datetime,
 ) -> list[QueuedMail]:
+    template = message.template
+    if template is not None and not template_exists(tx, template.project_id, template.id):  # deleted since it was read
+        raise TemplateNotFound.of("Template", template.id)
     queued = queue_mails(tx, contents, mails, now=now)
     if hold is not None:
         settle_key(tx, hold, 200)

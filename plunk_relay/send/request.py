@@ -9,13 +9,11 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from plunk_relay.errors import FieldError
-from plunk_relay.ids import is_id
 from plunk_relay.mail.address import check_address
 from plunk_relay.web.binding import missing, report_faults, wrong_type
 from plunk_relay.web.endpoint import ApiModel
-from plunk_relay.web.fields import Email, JsonObject
+from plunk_relay.web.fields import Email, JsonObject, Line, Uuid, has_line_break
 
-_LINE_BREAK = re.compile(r"[\r\n]")
 _HEADER_NAME = re.compile(r"[!-9;-~]+\Z")
 _SENDER_SHAPE = "Give the sender as an e-mail address or as an object with `email` and, if you like, `name`"
 MOST_RECIPIENTS = 10_000
@@ -69,7 +67,7 @@ def _read_named(item: dict[str, Any], place: str, faults: list[FieldError]) -> A
         faults.append(FieldError(f"{prefix}email", "Invalid email", "invalid_string"))
     if name is not None and not isinstance(name, str):
         faults.append(wrong_type(f"{prefix}name", "string", name))
-    elif name and _LINE_BREAK.search(name):
+    elif name and has_line_break(name):
         faults.append(FieldError(f"{prefix}name", "A name must not contain line breaks", "invalid_string"))
     return AddressObject(email=email or "", name=name) if len(faults) == before else None
 
@@ -87,18 +85,6 @@ def _read_sender(value: object) -> AddressObject | None:
 def _drop_default(schema: dict[str, Any]) -> None:
     """Say nothing of a default: null, ours for an absent sender, is not among the values."""
     schema.pop("default", None)
-
-
-def _check_line(value: object) -> object:
-    if isinstance(value, str) and _LINE_BREAK.search(value):
-        raise PydanticCustomError("invalid_string", "Line breaks are not allowed")
-    return value
-
-
-def _check_uuid(value: object) -> object:
-    if isinstance(value, str) and not is_id(value):
-        raise PydanticCustomError("invalid_string", "Invalid uuid")
-    return value
 
 
 def _check_headers(value: object) -> object:
@@ -119,7 +105,7 @@ def _find_header_fault(name: str, content: object) -> FieldError | None:
         return wrong_type(name, "string", content)
     if len(content) > 998:
         return FieldError(name, "Must contain at most 998 character(s)", "too_big")
-    return FieldError(name, "Line breaks are not allowed", "invalid_string") if _LINE_BREAK.search(content) else None
+    return FieldError(name, "Line breaks are not allowed", "invalid_string") if has_line_break(content) else None
 
 
 def _check_base64(value: object) -> object:
@@ -139,15 +125,12 @@ def _check_base64(value: object) -> object:
 
 _OneAddress = str | AddressObject
 _Recipients = str | AddressObject | list[str | AddressObject]
-Line = Annotated[str, BeforeValidator(_check_line)]
 
 
 class AttachmentBody(ApiModel):
     """A file to send along."""
 
-    filename: Annotated[str, BeforeValidator(_check_line)] = Field(
-        min_length=1, max_length=255, pattern=r'^[^"]*$', description="Name shown to the recipient"
-    )
+    filename: Line = Field(min_length=1, max_length=255, pattern=r'^[^"]*$', description="Name shown to the recipient")
     content: Annotated[str, BeforeValidator(_check_base64)] = Field(min_length=1, description="The file in base64")
     content_type: Line = Field(min_length=1, max_length=255, description="MIME type, such as application/pdf")
     disposition: Literal["attachment", "inline"] = Field("attachment", description="`inline`: shown in the HTML")
@@ -177,7 +160,7 @@ class SendRequest(ApiModel):
     )
     subject: Line | None = Field(None, min_length=1, max_length=998, description="Subject; needed without `template`")
     body: str | None = Field(None, min_length=1, description="HTML body; needed without `template`")
-    template: Annotated[str, BeforeValidator(_check_uuid)] | None = Field(None, description="Id of a template")
+    template: Uuid | None = Field(None, description="Id of a template")
     sender: Annotated[AddressObject | None, BeforeValidator(_read_sender, json_schema_input_type=_OneAddress)] = Field(
         None,
         alias="from",

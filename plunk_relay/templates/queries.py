@@ -1,5 +1,6 @@
 """What templates are stored, and what uses them?"""
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from plunk_relay.db.portable import listed
 from plunk_relay.db.tables import emails, templates, workflow_steps, workflows
 
 SortColumn = Literal["name", "createdAt", "updatedAt"]
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 MOST_STEPS = 1000
 DETACHED_AT_ONCE = 1000
 """Mails that lose their template in one unit of work."""
@@ -175,19 +177,16 @@ def _fitting(project_id: str, chosen: TemplateFilter) -> list[sa.ColumnElement[b
     if chosen.type is not None:
         where.append(templates.c.type == chosen.type)
     if chosen.search:
-        # SQLite knows the cases of ASCII alone: other letters are looked for as small and as capital ones
-        spellings = dict.fromkeys((chosen.search, chosen.search.lower(), chosen.search.upper()))
-        columns = (templates.c.name, templates.c.description, templates.c.subject)
-        where.append(
-            sa.or_(
-                *(
-                    text_position(sa.func.lower(sa.func.coalesce(column, "")), sa.func.lower(text)) > 0
-                    for column in columns
-                    for text in spellings
-                )
-            )
-        )
+        columns = (templates.c.name, sa.func.coalesce(templates.c.description, ""), templates.c.subject)
+        spellings = _spellings(chosen.search)
+        found = (text_position(sa.func.lower(column), text) > 0 for column in columns for text in spellings)
+        where.append(sa.or_(*found))
     return where
+
+
+def _spellings(text: str) -> list[str]:
+    """Return what SQLite's `lower`, which knows ASCII alone, may have made of a text: other letters small or capital."""
+    return list(dict.fromkeys(one.translate(_SMALL) for one in (text, text.lower(), text.upper())))
 
 
 def _order(chosen: TemplateFilter) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, JsonValue
 from pydantic_core import PydanticCustomError
 
+from plunk_relay.ids import is_id
 from plunk_relay.mail.address import check_address
 
 MOST_LEVELS = 100
@@ -14,6 +15,23 @@ MOST_LEVELS = 100
 def _check_email(value: object) -> object:
     if isinstance(value, str) and check_address(value) is not None:
         raise PydanticCustomError("invalid_string", "Invalid email")
+    return value
+
+
+def has_line_break(text: str) -> bool:
+    """Tell whether a text would be more than one line of a header."""
+    return "\r" in text or "\n" in text
+
+
+def _check_line(value: object) -> object:
+    if isinstance(value, str) and has_line_break(value):
+        raise PydanticCustomError("invalid_string", "Line breaks are not allowed")
+    return value
+
+
+def _check_uuid(value: object) -> object:
+    if isinstance(value, str) and not is_id(value):
+        raise PydanticCustomError("invalid_string", "Invalid uuid")
     return value
 
 
@@ -33,6 +51,10 @@ def _inside(value: object) -> Iterable[object]:
 
 Email = Annotated[str, BeforeValidator(_check_email)]
 """An address without blanks around it."""
+Line = Annotated[str, BeforeValidator(_check_line)]
+"""Text without line breaks."""
+Uuid = Annotated[str, BeforeValidator(_check_uuid)]
+"""An id as it is written; in any case."""
 JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_check_depth)]
 """Custom data: a JSON object that is not nested too deeply."""
 AnyJson = Annotated[JsonValue, BeforeValidator(_check_depth)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from plunk_relay.contacts.fields import queries
-from plunk_relay.contacts.queries import ContactFilter, count_contacts
+from plunk_relay.contacts.queries import ContactFilter, count_contacts, find_stretch
 from plunk_relay.errors import BadRequest
 from plunk_relay.relay import Relay
 from plunk_relay.usage.queries import Usage, find_field_usage
@@ -53,7 +53,7 @@ async def _load_fields(relay: Relay, project_id: str) -> list[Field]:
     counts: dict[str, int] = {}
     oldest: dict[str, str] = {}
     after = ""
-    while stretch := await relay.db.scan(queries.find_stretch, project_id, after, limit=_READ_AT_ONCE):
+    while stretch := await relay.db.scan(find_stretch, project_id, after, limit=_READ_AT_ONCE):
         for key, count, contact_id in await relay.db.scan(queries.count_keys, stretch):
             if key in counts or len(counts) < MOST_FIELDS:
                 counts[key] = counts.get(key, 0) + count
@@ -138,7 +138,7 @@ async def delete_field(relay: Relay, project_id: str, field: str) -> int:
     if users:
         raise BadRequest(f"{field} is used by {users.describe()}: it cannot be deleted.")
     key, now, changed, after = field.removeprefix(_CUSTOM), relay.clock.now(), 0, ""
-    while stretch := await relay.db.scan(queries.find_stretch, project_id, after, limit=_CHANGED_AT_ONCE):
+    while stretch := await relay.db.scan(find_stretch, project_id, after, limit=_CHANGED_AT_ONCE):
         changed += await relay.db.write(queries.remove_field, stretch, key, now=now)
         after = stretch.upto
         await asyncio.sleep(0)

@@ -1,37 +1,15 @@
 """Which custom fields do contacts have? Asked of a stretch of them at a time: there may be a million."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from plunk_relay.contacts.queries import COLUMNS, Contact, update_contacts
+from plunk_relay.contacts.queries import COLUMNS, Contact, Stretch, update_contacts
 from plunk_relay.db.json_values import is_plain_key, json_keys, json_kind, json_text, json_without
 from plunk_relay.db.tables import contacts
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Neighbouring contacts of a project: those behind `after`, up to `upto`."""
-
-    project_id: str
-    after: str
-    upto: str
-
-    def where(self) -> sa.ColumnElement[bool]:
-        """Return the test."""
-        inside = (contacts.c.id > self.after) & (contacts.c.id <= self.upto)
-        return (contacts.c.project_id == self.project_id) & inside
-
-
-def find_stretch(tx: sa.Connection, project_id: str, after: str, *, limit: int) -> Stretch | None:
-    """Return the next contacts, up to `limit`, in the order of their ids; None: there are none."""
-    behind = (contacts.c.project_id == project_id) & (contacts.c.id > after)
-    few = sa.select(contacts.c.id).where(behind).order_by(contacts.c.id).limit(limit).subquery()
-    upto = tx.execute(sa.select(sa.func.max(few.c.id))).scalar_one()
-    return None if upto is None else Stretch(project_id, after, upto)
 
 
 def count_keys(tx: sa.Connection, stretch: Stretch) -> list[tuple[str, int, str]]:

@@ -29,6 +29,10 @@ CREATE TABLE contact_counts (
  WITHOUT ROWID;
 INSERT INTO contact_counts (project_id, contacts, subscribed)
 	SELECT project_id, count(*), sum(subscribed) FROM contacts GROUP BY project_id;
+CREATE INDEX emails_opened ON emails (project_id, contact_id, opened_at) WHERE opened_at IS NOT NULL;
+CREATE INDEX emails_clicked ON emails (project_id, contact_id, clicked_at) WHERE clicked_at IS NOT NULL;
+CREATE INDEX emails_bounced ON emails (project_id, contact_id, bounced_at) WHERE bounced_at IS NOT NULL;
+CREATE INDEX emails_complained ON emails (project_id, contact_id, complained_at) WHERE complained_at IS NOT NULL;
 ALTER TABLE segments ADD COLUMN counted_at BIGINT;
 CREATE INDEX segments_counted ON segments (counted_at);
 ALTER TABLE jobs ADD COLUMN cursor JSON;
