@@ -7,6 +7,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from plunk_relay.accounts.sessions import find_membership, find_person
 from plunk_relay.acme.api import ENDPOINTS as ACME
 from plunk_relay.contacts.api import ENDPOINTS as CONTACTS
 from plunk_relay.contacts.fields.api import ENDPOINTS as FIELDS
@@ -14,6 +15,7 @@ from plunk_relay.domains.api import ENDPOINTS as DOMAINS
 from plunk_relay.emails.metrics import read_queue_gauges
 from plunk_relay.emails.providers.metrics import read_provider_gauges
 from plunk_relay.events.api import ENDPOINTS as EVENTS
+from plunk_relay.jobs.api import ENDPOINTS as JOBS
 from plunk_relay.projects.actions import identify_key
 from plunk_relay.public.api import ENDPOINTS as PUBLIC
 from plunk_relay.relay import Relay
@@ -23,7 +25,9 @@ from plunk_relay.suppressions.api import ENDPOINTS as SUPPRESSIONS
 from plunk_relay.templates.api import ENDPOINTS as TEMPLATES
 from plunk_relay.track.api import ENDPOINTS as TRACK
 from plunk_relay.track.api import EVENT_ENDPOINTS
+from plunk_relay.uploads.api import ENDPOINTS as UPLOADS
 from plunk_relay.verify.api import ENDPOINTS as VERIFY
+from plunk_relay.web.access import Registry
 from plunk_relay.web.dispatch import PathApp, Toolkit
 from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.meta import meta_endpoints
@@ -38,11 +42,13 @@ FEATURES: list[Endpoint] = [
     *VERIFY,
     *CONTACTS,
     *FIELDS,
+    *JOBS,
     *SEGMENTS,
     *TEMPLATES,
     *EVENT_ENDPOINTS,
     *EVENTS,
     *DOMAINS,
+    *UPLOADS,
     *SUPPRESSIONS,
     *PUBLIC,
 ]
@@ -52,7 +58,7 @@ def create_app(relay: Relay, request_log: RequestLog, *, more: Sequence[Endpoint
     """Return the HTTP application; `more` are endpoints of this process alone, such as the pages of dev mode."""
     metrics = HttpMetrics()
     limiter = RateLimiter(read_rates(relay.settings.limits), relay.clock.monotonic)
-    toolkit = Toolkit(relay, identify_key, limiter, request_log, metrics)
+    toolkit = Toolkit(relay, Registry(identify_key, find_person, find_membership), limiter, request_log, metrics)
     operating = meta_endpoints(FEATURES, metrics, [read_queue_gauges, read_provider_gauges])
     endpoints = [*FEATURES, *operating, *ACME, *more]
     app = Starlette(routes=make_routes(toolkit, endpoints), middleware=[Middleware(SlashMarker)])

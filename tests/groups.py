@@ -148,6 +148,7 @@ GROUPS = {
         "delivery/peers/*-reset.peer",
         "delivery/peers/dot-no-reply-*.peer",
         "delivery/test_dot.py",
+        "delivery/test_deleted_contacts.py",
         "delivery/test_ledger.py",
         "delivery/test_stop.py",
         "db/test_failures.py",

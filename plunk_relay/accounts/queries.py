@@ -5,7 +5,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from plunk_relay.db.tables import users
+from plunk_relay.db.tables import memberships, projects, users
+from plunk_relay.web.access import Membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,21 @@ def find_user_by_email(tx: sa.Connection, email: str) -> User | None:
     """Look an account up by its lower-cased address."""
     row = tx.execute(_SELECT.where(users.c.email == email)).one_or_none()
     return User(*row) if row else None
+
+
+def find_user(tx: sa.Connection, user_id: str) -> User | None:
+    """Look an account up by id."""
+    row = tx.execute(_SELECT.where(users.c.id == user_id)).one_or_none()
+    return User(*row) if row else None
+
+
+def find_membership(tx: sa.Connection, user_id: str, project_id: str) -> Membership | None:
+    """Look up what a person is in a project."""
+    joined = memberships.join(projects, projects.c.id == memberships.c.project_id)
+    of_both = (memberships.c.user_id == user_id) & (memberships.c.project_id == project_id)
+    found = sa.select(memberships.c.role, projects.c.disabled).select_from(joined).where(of_both)
+    row = tx.execute(found).one_or_none()
+    return Membership(*row) if row else None
 
 
 def list_users(tx: sa.Connection, *, limit: int = 1000) -> list[User]:

@@ -7,6 +7,7 @@ from plunk_relay.contacts.actions import set_subscription
 from plunk_relay.contacts.queries import Contact, find_any_contact
 from plunk_relay.emails.queries import belongs_to_contact
 from plunk_relay.projects.actions import get_project
+from plunk_relay.public.queries import count_unsubscribed
 from plunk_relay.public.words import Words, find_words
 from plunk_relay.relay import Relay
 
@@ -20,6 +21,8 @@ class Visit:
 
     contact: Contact
     project_name: str
+    language: str
+    """The contact's own, else the project's; there may be no words in it."""
     words: Words
 
 
@@ -29,11 +32,15 @@ async def find_visit(relay: Relay, contact_id: str) -> Visit | None:
     if contact is None:
         return None
     project = await get_project(relay, contact.project_id)
-    return Visit(contact, project.name, find_words(contact.locale or project.language))
+    language = contact.locale or project.language
+    return Visit(contact, project.name, language, find_words(language))
 
 
 async def change_subscription(relay: Relay, contact_id: str, *, subscribed: bool, email_id: str | None) -> Contact | None:
-    """Set the subscription and record the flip; `email_id` counts only when that mail went to this contact."""
+    """Set the subscription and record the flip, also for the campaign that an opt-out is about.
+
+    `email_id` counts only when that mail went to this contact. None: there is no such contact.
+    """
     now = relay.clock.now()
 
     def change(tx: "sa.Connection") -> Contact | None:
@@ -41,6 +48,8 @@ async def change_subscription(relay: Relay, contact_id: str, *, subscribed: bool
         if contact is None:
             return None
         source = email_id if email_id and belongs_to_contact(tx, email_id, contact_id) else None
+        if source and contact.subscribed and not subscribed:
+            count_unsubscribed(tx, source)
         return set_subscription(tx, contact, subscribed=subscribed, email_id=source, now=now)
 
     return await relay.db.write(change)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from plunk_relay.errors import ContactNotFound
 from plunk_relay.ids import is_id
 from plunk_relay.public import actions
 from plunk_relay.public.actions import Visit
@@ -28,10 +29,53 @@ class Attribution(ApiModel):
     e: str | None = Field(None, description="Id of the mail; it counts only when that mail went to this contact")
 
 
+class PublicContact(ApiModel):
+    """What a contact may see of itself."""
+
+    id: str
+    email: str
+    subscribed: bool
+
+
+class VisitingContact(PublicContact):
+    """What a contact may see of itself, and in which language."""
+
+    language: str
+
+
 class Choice(Attribution):
     """What the button says."""
 
     want: Literal["subscribe", "unsubscribe"]
+
+
+@endpoint("GET", "/contacts/public/{contact_id}", tag=_TAG, auth=Auth.NONE, errors=(ContactNotFound,))
+async def show_public_contact(relay: Relay, contact_id: str) -> VisitingContact:
+    """Return what the pages show of a contact; its unguessable id is the key."""
+    visit = await actions.find_visit(relay, contact_id)
+    if visit is None:
+        raise ContactNotFound.of("Contact", contact_id)
+    contact = visit.contact
+    return VisitingContact(id=contact.id, email=contact.email, subscribed=contact.subscribed, language=visit.words.language)
+
+
+@endpoint("POST", "/contacts/public/{contact_id}/subscribe", tag=_TAG, auth=Auth.NONE, errors=(ContactNotFound,))
+async def subscribe_public_contact(relay: Relay, contact_id: str, query: Attribution) -> PublicContact:
+    """Subscribe a contact by its own link."""
+    return await _choose(relay, contact_id, query, subscribed=True)
+
+
+@endpoint("POST", "/contacts/public/{contact_id}/unsubscribe", tag=_TAG, auth=Auth.NONE, errors=(ContactNotFound,))
+async def unsubscribe_public_contact(relay: Relay, contact_id: str, query: Attribution) -> PublicContact:
+    """Unsubscribe a contact by its own link."""
+    return await _choose(relay, contact_id, query, subscribed=False)
+
+
+async def _choose(relay: Relay, contact_id: str, query: Attribution, *, subscribed: bool) -> PublicContact:
+    contact = await actions.change_subscription(relay, contact_id, subscribed=subscribed, email_id=query.e)
+    if contact is None:
+        raise ContactNotFound.of("Contact", contact_id)
+    return PublicContact(id=contact.id, email=contact.email, subscribed=contact.subscribed)
 
 
 @endpoint("POST", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
@@ -119,6 +163,9 @@ def _template() -> "jinja2.Template":
 
 
 ENDPOINTS: list[Endpoint] = [
+    show_public_contact,
+    subscribe_public_contact,
+    unsubscribe_public_contact,
     unsubscribe_with_one_click,
     show_unsubscribe_page,
     show_subscribe_page,

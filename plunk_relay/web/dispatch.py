@@ -10,7 +10,7 @@ from plunk_relay.errors import MalformedBody, MethodNotAllowed, NotFound, Payloa
 from plunk_relay.ids import new_id
 from plunk_relay.log import get_logger
 from plunk_relay.relay import Relay
-from plunk_relay.web.access import Caller, IdentifyKey, identify
+from plunk_relay.web.access import Caller, Registry, identify
 from plunk_relay.web.binding import bind, bind_query, parse_json
 from plunk_relay.web.endpoint import Answer, Endpoint, KeyHold, RequestInfo
 from plunk_relay.web.envelope import crash_answer, dump_json, error_answer
@@ -27,6 +27,7 @@ _SECURITY_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
+_AUTH_TYPES = {"secret": "apiKey", "public": "apiKey", "session": "jwt"}
 _OPEN_CORS = [
     ("access-control-allow-origin", "*"),
     ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
@@ -43,7 +44,7 @@ class Toolkit:
     """What all routes share."""
 
     relay: Relay
-    identify_key: IdentifyKey
+    registry: Registry
     limiter: RateLimiter
     request_log: RequestLog
     metrics: HttpMetrics
@@ -120,7 +121,7 @@ class PathApp:
         self, endpoint: Endpoint, exchange: _Exchange, scope: Scope, receive: Receive, limits: list[tuple[str, str]]
     ) -> Answer:
         tools, headers = self._toolkit, exchange.headers
-        exchange.caller = await identify(tools.relay, tools.identify_key, endpoint.auth, exchange.method, headers)
+        exchange.caller = await identify(tools.relay, tools.registry, endpoint.guard, exchange.method, headers)
         if exchange.caller is not None:
             limits += tools.limiter.spend(exchange.caller.project_id, endpoint.bucket)
         await self._claim(endpoint, exchange)
@@ -167,7 +168,7 @@ class PathApp:
         extras = {
             "relay": self._toolkit.relay,
             "caller": exchange.caller,
-            "request": RequestInfo(exchange.id, exchange.ip, exchange.hold),
+            "request": RequestInfo(exchange.id, exchange.ip, exchange.hold, exchange.headers),
         }
         return arguments | {name: extras[name] for name in endpoint.extras}
 
@@ -200,7 +201,8 @@ class PathApp:
                 "status_code": answer.status,
                 "duration": int(elapsed * 1000),
                 "project_id": caller.project_id if caller else None,
-                "auth_type": "apiKey" if caller else None,
+                "user_id": caller.user_id if caller else None,
+                "auth_type": _AUTH_TYPES[caller.kind] if caller else None,
                 "ip": exchange.ip,
                 "user_agent": exchange.headers.get("user-agent", "")[:500] or None,
                 "error_code": error.code if error else None,
@@ -254,7 +256,7 @@ async def _read_body(receive: Receive, declared: str | None, most: int) -> bytes
 async def _send(send: Send, exchange: _Exchange, answer: Answer, headers: list[tuple[str, str]]) -> None:
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     raw += [(b"x-request-id", exchange.id.encode()), *_SECURITY_HEADERS]
-    if answer.status != 204:
+    if answer.status not in (204, 304):
         raw += [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else answer.body})

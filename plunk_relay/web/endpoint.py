@@ -6,15 +6,15 @@ result; the docstring holds summary and prose. One `Endpoint` yields the route, 
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from plunk_relay.errors import RelayError
-from plunk_relay.web.access import Auth
+from plunk_relay.web.access import Auth, Guard
 from plunk_relay.web.multipart import UploadField
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
@@ -47,6 +47,8 @@ class RequestInfo:
     ip: str | None
     hold: KeyHold | None = None
     """None: the request has no Idempotency-Key."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By name in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Endpoint:
     """What the document calls it: `operationId`."""
     method: str
     path: str
-    auth: Auth
+    guard: Guard
     handler: Handler
     tag: str
     status: int
@@ -88,6 +90,11 @@ class Endpoint:
     """Names among relay, caller, request that the handler asks for."""
     result: Any
     """The return annotation."""
+
+    @property
+    def auth(self) -> Auth:
+        """What it asks for."""
+        return self.guard.auth
 
     @property
     def summary(self) -> str:
@@ -112,8 +119,13 @@ def endpoint(
     bucket: str | None = None,
     idempotent: bool = False,
     upload: UploadField | None = None,
+    confirmed: bool = True,
 ) -> Callable[[Handler], Endpoint]:
-    """Declare an endpoint; `bucket` names its rate limit, `idempotent` honours Idempotency-Key, `upload` asks for a file."""
+    """Declare an endpoint.
+
+    `bucket` names its rate limit, `idempotent` honours Idempotency-Key, `upload` asks for a file, `confirmed=False` lets
+    people in who have not confirmed their address.
+    """
 
     def declare(handler: Handler) -> Endpoint:
         hints = get_type_hints(handler)
@@ -122,7 +134,7 @@ def endpoint(
             name=handler.__name__,
             method=method,
             path=path,
-            auth=auth,
+            guard=Guard(auth, confirmed),
             handler=handler,
             tag=tag,
             status=status,

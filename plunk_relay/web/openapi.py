@@ -12,18 +12,21 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from plunk_relay.errors import (
     BadRequest,
+    EmailVerificationRequired,
+    Forbidden,
     InvalidApiKey,
     MalformedBody,
     MissingAuth,
     NotSignedIn,
     PayloadTooLarge,
+    ProjectAccessDenied,
     ProjectDisabled,
     RateLimited,
     RelayError,
     Unavailable,
     ValidationFailed,
 )
-from plunk_relay.web.access import Auth
+from plunk_relay.web.access import COOKIE, Auth
 from plunk_relay.web.endpoint import Answer, Endpoint
 from plunk_relay.web.multipart import UploadField
 
@@ -90,6 +93,12 @@ def _build(endpoints: tuple[Endpoint, ...], version: str, server_url: str) -> di
             "securitySchemes": {
                 "secretKey": {"type": "http", "scheme": "bearer", "description": "The project's secret key, sk_..."},
                 "publicKey": {"type": "http", "scheme": "bearer", "description": "The project's public key, pk_..."},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "A person who signed in; the header `X-Project-Id` says which project is meant",
+                },
             },
         },
     }
@@ -138,7 +147,8 @@ def _form(field: UploadField) -> dict[str, Any]:
 def _security(auth: Auth) -> list[dict[str, list[str]]]:
     if auth is Auth.NONE:
         return []
-    return [{"secretKey": []}, {"publicKey": []}] if auth is Auth.ANY_KEY else [{"secretKey": []}]
+    kinds = {Auth.ANY_KEY: ["secretKey", "publicKey"], Auth.DUAL: ["secretKey", "session"]}
+    return [{kind: []} for kind in kinds.get(auth, ["secretKey"])]
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
@@ -187,7 +197,10 @@ def _errors_of(endpoint: Endpoint) -> list[type[RelayError]]:
     found = list(endpoint.errors)
     if endpoint.auth is not Auth.NONE:
         found += [MissingAuth, InvalidApiKey, RateLimited]
-        found += [NotSignedIn] if endpoint.auth is Auth.DUAL else []
+    if endpoint.auth is Auth.DUAL:
+        found += [NotSignedIn, BadRequest, ProjectAccessDenied, EmailVerificationRequired]
+        found += [Forbidden] if endpoint.method != "GET" else []
+    if endpoint.auth is not Auth.NONE:
         found += [ProjectDisabled] if endpoint.method != "GET" else []
     if endpoint.body is not None:
         found += [MalformedBody, PayloadTooLarge]

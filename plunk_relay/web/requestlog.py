@@ -14,6 +14,7 @@ from plunk_relay.workers import wait_any
 _SKIPPED = frozenset(
     {"/health", "/ready", "/metrics", "/config", "/openapi.json", "/docs", "/", "/contacts/fields", "/events/names"}
 )
+_SKIPPED_BELOW = ("/users/@me", "/uploads/files/")
 _MOST_WAITING = 5000
 _FLUSH_SECONDS = 1.0
 
@@ -27,7 +28,7 @@ class RequestLog:
     def add(self, row: dict[str, Any]) -> None:
         """Take a row with the columns of `api_requests`; when the writer cannot keep up, rows are dropped."""
         path = row["path"]
-        if path not in _SKIPPED and not path.startswith("/users/@me") and len(self._rows) < _MOST_WAITING:
+        if path not in _SKIPPED and not path.startswith(_SKIPPED_BELOW) and len(self._rows) < _MOST_WAITING:
             self._rows.append(row)
 
     async def flush(self, relay: Relay) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plunk_relay.app import FEATURES
-from plunk_relay.db.tables import contacts, domains, emails, events, suppression_rules, suppressions
+from plunk_relay.db.tables import contacts, domains, emails, events, segments, suppression_rules, suppressions
 from plunk_relay.delivery.worker import Deliverer
 from plunk_relay.web.access import Auth
 from plunk_relay.web.endpoint import Endpoint
@@ -24,8 +24,17 @@ TELLING_NOTHING = {
     "GET /events/contact/{contact_id}",
     "GET /events/{event_name}/usage",
     "DELETE /events/{event_name}",
+    *(
+        f"{what}"
+        for below in ("", "/v1")
+        for what in (
+            f"GET {below}/contacts/fields/{{field}}/values",
+            f"GET {below}/contacts/fields/{{field}}/usage",
+            f"DELETE {below}/contacts/fields/{{field}}",
+        )
+    ),
 }
-"""Endpoints for which what is not there has no events, instead of being not found."""
+"""Endpoints for which what is not there has no events and no contacts, instead of being not found."""
 ABOUT_ONE_THING = [endpoint for endpoint in ASKING if set(endpoint.path_parameters) - {"project_id"}]
 OF_ONE_THING = [one for one in ABOUT_ONE_THING if f"{one.method} {one.path}" not in TELLING_NOTHING]
 OF_NOTHING = [one for one in ABOUT_ONE_THING if one not in OF_ONE_THING]
@@ -37,6 +46,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /domains/{domain_id}": {"receiving": True},
     "PATCH /contacts/{contact_id}": {"subscribed": False},
     "PATCH /v1/contacts/{contact_id}": {"subscribed": False},
+    "PATCH /segments/{segment_id}": {"name": "Other"},
+    "POST /segments/{segment_id}/members": {"emails": ["ann@example.net"]},
+    "DELETE /segments/{segment_id}/members": {"emails": ["ann@example.net"]},
 }
 
 
@@ -66,14 +78,20 @@ async def _things(shared: Shared, owner: Tenant) -> dict[str, str]:
             await deliverer.settle()
     [rule] = await rows(shared.relay, suppression_rules, project_id=owner.id)
     [held] = await rows(shared.relay, emails, project_id=owner.id, status="SUPPRESSED")
-    contact = await shared.http.post("/contacts", headers=owner.headers, json={"email": f"ann@{owner.domain}"})
+    person = {"email": f"ann@{owner.domain}", "data": {f"field-{owner.id}": "x"}}
+    contact = await shared.http.post("/contacts", headers=owner.headers, json=person)
+    if not await rows(shared.relay, segments, project_id=owner.id):
+        await shared.http.post("/segments", headers=owner.headers, json={"name": "It", "type": "STATIC"})
+    [segment] = await rows(shared.relay, segments, project_id=owner.id)
     event = {"event": f"seen-{owner.id}", "email": f"ann@{owner.domain}"}
     if not await rows(shared.relay, events, name=event["event"]):
         await shared.http.post("/v1/track", headers=owner.headers, json=event)
     ids = {
         "project_id": owner.id,
         "event_name": event["event"],
+        "field": f"data.field-{owner.id}",
         "contact_id": contact.json()["id"],
+        "segment_id": segment["id"],
         "domain_id": domain["id"],
         "rule_id": rule["id"],
         "email_id": held["id"],
@@ -83,7 +101,7 @@ async def _things(shared: Shared, owner: Tenant) -> dict[str, str]:
 
 async def _seen(shared: Shared, owner: Tenant) -> list[list[dict[str, Any]]]:
     """Return the rows that the walk could have changed."""
-    tables = (contacts, events, domains, suppression_rules, suppressions, emails)
+    tables = (contacts, segments, events, domains, suppression_rules, suppressions, emails)
     return [await rows(shared.relay, table, project_id=owner.id) for table in tables]
 
 

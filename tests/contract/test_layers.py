@@ -27,8 +27,10 @@ HOMES = {
     "httpx2": ["mail/https.py"],
     "dns": ["mail/dns.py"],
     "flufl": ["mail/dsn.py"],
+    "jwt": ["accounts/sessions.py"],
     "josepy": ["acme/authority.py"],
     "liquid": ["mail/*", "templates/*"],
+    "minio": ["uploads/s3.py"],
     "nh3": ["mail/safe_html.py"],
     "prometheus_client": ["web/*", "app.py"],
     "publicsuffixlist": ["mail/registered_domain.py"],
@@ -39,6 +41,7 @@ HOMES = {
     "sqlalchemy": ["db/*", "*/queries.py", "emails/queue.py", "segments/filters.py"],
     "starlette": ["web/*", "app.py", "dashboard/*", "public/*"],
     "structlog": ["log.py"],
+    "urllib3": ["uploads/s3.py"],
     "uvicorn": ["web/server.py"],
     "uvloop": ["serve.py", "cli/*"],
 }

@@ -4,6 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from plunk_relay.db.tables import workflow_steps, workflows
 from plunk_relay.ids import new_id
 from plunk_relay.relay import Relay
 from plunk_relay.templates.queries import Template, insert_template
@@ -25,6 +26,15 @@ async def insert(relay: Relay, table: sa.Table, **values: object) -> None:
 
     def execute(tx: sa.Connection) -> None:
         tx.execute(sa.insert(table).values(values))
+
+    await relay.db.write(execute)
+
+
+async def delete(relay: Relay, table: sa.Table, **equal: object) -> None:
+    """Remove the rows with these values."""
+
+    def execute(tx: sa.Connection) -> None:
+        tx.execute(sa.delete(table).where(*(table.c[name] == value for name, value in equal.items())))
 
     await relay.db.write(execute)
 
@@ -55,3 +65,14 @@ async def add_template(relay: Relay, project_id: str, **fields: str) -> str:
     template = Template(id=new_id(), project_id=project_id, created_at=now, updated_at=now, **values)
     await relay.db.write(insert_template, template)
     return template.id
+
+
+async def add_step(relay: Relay, project_id: str, template_id: str, *, workflow: str = "Welcome", name: str = "Send") -> str:
+    """Store a workflow with one step that sends a template; return the step's id."""
+    now, workflow_id, step_id = relay.clock.now(), new_id(), new_id()
+    times = {"created_at": now, "updated_at": now}
+    settings = {"enabled": True, "trigger_type": "EVENT", "allow_reentry": False}
+    await insert(relay, workflows, id=workflow_id, project_id=project_id, name=workflow, **settings, **times)
+    shown = {"type": "SEND_EMAIL", "name": name, "position": {}, "config": {}}
+    await insert(relay, workflow_steps, id=step_id, workflow_id=workflow_id, template_id=template_id, **shown, **times)
+    return step_id
