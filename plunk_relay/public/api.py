@@ -56,7 +56,7 @@ async def show_public_contact(relay: Relay, contact_id: str) -> VisitingContact:
     if visit is None:
         raise ContactNotFound.of("Contact", contact_id)
     contact = visit.contact
-    return VisitingContact(id=contact.id, email=contact.email, subscribed=contact.subscribed, language=visit.words.language)
+    return VisitingContact(id=contact.id, email=contact.email, subscribed=contact.subscribed, language=visit.language)
 
 
 @endpoint("POST", "/contacts/public/{contact_id}/subscribe", tag=_TAG, auth=Auth.NONE, errors=(ContactNotFound,))
