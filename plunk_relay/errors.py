@@ -26,6 +26,7 @@
     ├─ PayloadTooLarge               BAD_REQUEST                   413   552 5.3.4
     ├─ RateLimited                   RATE_LIMIT_EXCEEDED           429   451 4.7.1
     │  └─ BillingLimitReached        BILLING_LIMIT_EXCEEDED        429   451 4.7.1
+    ├─ StoreFailed                   EXTERNAL_SERVICE_ERROR        500   -           of uploaded files
     └─ Unavailable                   INTERNAL_SERVER_ERROR         503   452 4.3.1   disk full, stopping: try again
 
 Codes and statuses: the API reference and contract section 3; enhanced status codes: RFC 3463.
@@ -35,6 +36,21 @@ Delivery results are values (`mail/outcome.py`), not exceptions.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+FIELD_CODES = (
+    "invalid_type",
+    "invalid_string",
+    "too_small",
+    "too_big",
+    "invalid_enum_value",
+    "invalid_literal",
+    "invalid_union",
+    "invalid_union_discriminator",
+    "custom",
+    "reserved_event",
+    "required",
+)
+"""The documented codes of a field's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +283,13 @@ class BillingLimitReached(RateLimited):
 
     code = "BILLING_LIMIT_EXCEEDED"
     suggestion = None
+
+
+class StoreFailed(RelayError):
+    """The store of uploaded files, a disk or an S3 service, did not do what it was asked to."""
+
+    code = "EXTERNAL_SERVICE_ERROR"
+    suggestion = "Try again; if it stays like this, tell the operator of this relay, whose log says more."
 
 
 class Unavailable(RelayError):

@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from plunk_relay.errors import FieldError, MalformedBody, ValidationFailed
+from plunk_relay.errors import FIELD_CODES, FieldError, MalformedBody, ValidationFailed
 
 Model = TypeVar("Model", bound=BaseModel)
 _EXPECTED = {
@@ -26,10 +26,6 @@ _EXPECTED = {
     "model_attributes_type": "object",
     "int_from_float": "integer",
 }
-_KNOWN_CODES = frozenset(
-    "invalid_type invalid_string too_small too_big invalid_enum_value invalid_literal invalid_union"
-    " invalid_union_discriminator custom reserved_event required".split()
-)
 
 
 def parse_json(raw: bytes) -> object:
@@ -104,7 +100,7 @@ def _describe(kind: str, context: Mapping[str, Any], unit: str, message: str) ->
             return f"Invalid value. Expected {context['expected']}", "invalid_enum_value"
         case "string_pattern_mismatch":
             return "Invalid", "invalid_string"
-    return message.removeprefix("Value error, "), kind if kind in _KNOWN_CODES else "custom"
+    return message.removeprefix("Value error, "), kind if kind in FIELD_CODES else "custom"
 
 
 def _type_name(value: object) -> str:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from plunk_relay.errors import FIELD_CODES
+from plunk_relay.web.error_codes import UNSENT, list_codes
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -20,16 +23,22 @@ def render_docs(document: dict[str, Any]) -> bytes:
         for method in _METHODS
         if method in item
     ]
-    return _template().render(info=document["info"], operations=operations).encode()
+    return _environment().get_template("docs.html.jinja").render(info=document["info"], operations=operations).encode()
+
+
+def render_errors(document: dict[str, Any], example: str) -> bytes:
+    """Return the page about error codes; `example` is an error as it is sent."""
+    values = {"info": document["info"], "rows": list_codes(), "unsent": UNSENT, "field_codes": FIELD_CODES}
+    return _environment().get_template("errors.html.jinja").render(values, example=example).encode()
 
 
 @cache
-def _template() -> "jinja2.Template":
+def _environment() -> "jinja2.Environment":
     import jinja2  # noqa: PLC0415  2 MB that a server without readers does not need
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("plunk_relay.web", "."), autoescape=True)
     environment.filters["code"] = _mark_code
-    return environment.get_template("docs.html.jinja")
+    return environment
 
 
 def _mark_code(text: str) -> Markup:

@@ -14,7 +14,7 @@ _TYPES_HINT = (
     "and booleans are true/false."
 )
 _REQUIRED_HINT = "One or more required fields are missing. Add the fields named in errors."
-_DOCS_HINT = "Compare the request with the API reference at /docs."
+_DOCS_HINT = "Compare the request with the API reference at /docs, and the codes at /docs/errors."
 
 
 def error_answer(error: RelayError, *, request_id: str, clock: Clock) -> Answer:

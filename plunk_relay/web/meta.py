@@ -1,19 +1,21 @@
 """Is the server alive, ready, documented? The endpoints beside the API: no key, no envelope of their own."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import Field
 
 from plunk_relay import __version__
-from plunk_relay.errors import Unavailable
+from plunk_relay.errors import FieldError, Unavailable, ValidationFailed
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Auth
-from plunk_relay.web.docs import render_docs
-from plunk_relay.web.endpoint import Answer, ApiModel, Endpoint, endpoint
-from plunk_relay.web.envelope import dump_json
+from plunk_relay.web.docs import render_docs, render_errors
+from plunk_relay.web.endpoint import Answer, ApiModel, Endpoint, RequestInfo, endpoint
+from plunk_relay.web.envelope import dump_json, error_answer
 from plunk_relay.web.metrics import HttpMetrics, ReadGauges
 from plunk_relay.web.openapi import build_document
 
@@ -115,6 +117,14 @@ def meta_endpoints(features: Sequence[Endpoint], metrics: HttpMetrics, gauges: S
         """Show the API reference."""
         return Answer(render_docs(document(relay)), content_type="text/html; charset=utf-8", headers=[_PAGE_POLICY])
 
+    @endpoint("GET", "/docs/errors", tag=_TAG, auth=Auth.NONE)
+    async def error_codes(relay: Relay, request: RequestInfo) -> Answer:
+        """Show every error code, when it is sent, and what to do."""
+        fault = ValidationFailed([FieldError("email", "Invalid email", "invalid_string")])
+        shown = orjson.loads(error_answer(fault, request_id=request.request_id, clock=relay.clock).body)
+        page = render_errors(document(relay), json.dumps(shown, indent=2))
+        return Answer(page, content_type="text/html; charset=utf-8", headers=[_PAGE_POLICY])
+
     @endpoint("GET", "/metrics", tag=_TAG, auth=Auth.NONE)
     async def prometheus(relay: Relay) -> Answer:
         """Return metrics for Prometheus."""
@@ -126,4 +136,4 @@ def meta_endpoints(features: Sequence[Endpoint], metrics: HttpMetrics, gauges: S
         """Lead to the reference."""
         return Answer(status=302, headers=[("location", f"{relay.settings.server.public_url.rstrip('/')}/docs")])
 
-    return [health, ready, openapi, docs, prometheus, root]
+    return [health, ready, openapi, docs, error_codes, prometheus, root]

@@ -132,7 +132,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     }
     if endpoint.body is not None:
         schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        needed = any(field.is_required() for field in endpoint.body.model_fields.values())  # an absent body is an empty one
+        operation["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema}}}
     if endpoint.upload is not None:
         operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _form(endpoint.upload)}}}
     return operation

@@ -12,7 +12,18 @@ from plunk_relay.web import queries
 from plunk_relay.workers import wait_any
 
 _SKIPPED = frozenset(
-    {"/health", "/ready", "/metrics", "/config", "/openapi.json", "/docs", "/", "/contacts/fields", "/events/names"}
+    {
+        "/health",
+        "/ready",
+        "/metrics",
+        "/config",
+        "/openapi.json",
+        "/docs",
+        "/docs/errors",
+        "/",
+        "/contacts/fields",
+        "/events/names",
+    }
 )
 _SKIPPED_BELOW = ("/users/@me", "/uploads/files/")
 _MOST_WAITING = 5000

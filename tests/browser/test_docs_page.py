@@ -38,6 +38,14 @@ async def test_reference_renders_offline(relay: Relay, tmp_path: Path, window: s
 
 
 @pytest.mark.parametrize("window", WIDTHS.values(), ids=WIDTHS)
+async def test_error_codes_render_offline(relay: Relay, tmp_path: Path, window: str) -> None:
+    async with running_http(relay) as http:
+        dom, picture = await _open(f"{http.base_url}/docs/errors", tmp_path, window)
+    assert '<section id="IDEMPOTENCY_KEY_REUSED">' in dom
+    assert len(picture) > 4 * len(await _blank(tmp_path, window))
+
+
+@pytest.mark.parametrize("window", WIDTHS.values(), ids=WIDTHS)
 @pytest.mark.parametrize("page", ["unsubscribe", "manage", "subscribe"])
 async def test_page_of_a_contact_renders_offline(relay: Relay, acme: Tenant, tmp_path: Path, window: str, page: str) -> None:
     async with running_http(relay) as http:
