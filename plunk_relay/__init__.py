@@ -8,11 +8,11 @@ The tree, from the floor up; a module imports only what stands below it, and new
     mail/       RFC work: addresses, composing, DKIM, DNS, the SMTP client, templates; values in, values out
     web/        the HTTP toolkit: endpoints, envelope, OpenAPI, limits; knows no feature
     events/     what happened
-    projects/ accounts/ domains/ templates/ contacts/ contents/ suppressions/    the nouns
+    projects/ accounts/ domains/ templates/ contacts/ contents/ suppressions/ uploads/ jobs/    the nouns
     emails/     accepting a mail: row, content and due delivery in one unit; the queue itself
     bounces/ inbound/    what comes back, and what is done with mail for addresses of ours
-    send/ track/ verify/ delivery/ public/ acme/    the verbs: POST /v1/send and its kin, the deliverer, pages anybody may open,
-                certificates
+    send/ track/ verify/ delivery/ public/ acme/    the verbs: POST /v1/send and its kin, the deliverer, pages anybody may
+                open, certificates
     smtp/ app.py    the doors
     serve.py    what runs, and how it stops
     cli/        what an operator types

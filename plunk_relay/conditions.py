@@ -25,6 +25,8 @@ MOST_DEEP = 10
 MOST_FILTERS = 200
 LONGEST_TEXT = 1000
 """Characters of a field, and of a value."""
+MOST_PARTS = 100
+"""How many values a list or an object to compare with may hold, at any depth."""
 
 ACTIVITIES = {
     "open": "opened_at",
@@ -63,7 +65,7 @@ OPERATORS: dict[Kind, frozenset[str]] = {
 _ALL_OPERATORS = frozenset[str]().union(*OPERATORS.values())
 _UNITS: dict[Unit, timedelta] = {"days": timedelta(days=1), "hours": timedelta(hours=1), "minutes": timedelta(minutes=1)}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(T|\Z)")
-_LONGEST_WINDOW_DAYS = 36_500
+_LONGEST_WINDOW = timedelta(days=36_500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,9 @@ class Filter:
     def cutoff(self, now: datetime) -> datetime:
         """Return the beginning of a window that ends now."""
         assert self.unit is not None  # noqa: S101  checked for every window
-        days = self.value * _UNITS[self.unit] / _UNITS["days"]
-        return now - timedelta(days=min(days, _LONGEST_WINDOW_DAYS))
+        unit = _UNITS[self.unit]
+        number: float = min(self.value, _LONGEST_WINDOW / unit)
+        return now - number * unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,23 @@ def check_condition(value: object, *, field: str = "condition") -> Condition:
     if sum(1 for _ in list_filters(condition)) > MOST_FILTERS:
         raise BadRequest(f"{field}: a condition has at most {MOST_FILTERS} filters.")
     return condition
+
+
+def strip_condition(value: Any) -> dict[str, Any]:
+    """Return a condition that was checked, as it was sent, without what the grammar does not know."""
+    return {"logic": value["logic"], "groups": [_strip_group(group) for group in value["groups"]]}
+
+
+def _strip_group(group: dict[str, Any]) -> dict[str, Any]:
+    stripped: dict[str, Any] = {"filters": [_strip_filter(one) for one in group["filters"]]}
+    if group.get("conditions") is not None:
+        stripped["conditions"] = strip_condition(group["conditions"])
+    return stripped
+
+
+def _strip_filter(one: dict[str, Any]) -> dict[str, Any]:
+    known = {"field", "operator", "value"} | ({"unit"} if isinstance(one.get("unit"), str) else set())
+    return {name: value for name, value in one.items() if name in known}
 
 
 def list_filters(condition: Condition) -> Iterator[Filter]:
@@ -243,12 +263,26 @@ def _check_value(found: Filter, unit: object, place: str) -> None:
         raise BadRequest(f"{place}.value must be a string.")
     elif found.operator in _ORDER and (isinstance(found.value, bool) or not isinstance(found.value, str | int | float)):
         raise BadRequest(f"{place}.value must be a number or a string.")
-    if isinstance(found.value, str) and len(found.value) > LONGEST_TEXT:
-        raise BadRequest(f"{place}.value must have at most {LONGEST_TEXT} characters.")
+    _check_size(found.value, f"{place}.value")
+
+
+def _check_size(value: object, place: str) -> None:
+    """Refuse what would make a statement too large for the database, and U+0000, which not every database has."""
+    waiting, parts = [(value, 0)], -1
+    while waiting:
+        one, depth = waiting.pop()
+        parts += 1
+        texts = [one, *one] if isinstance(one, dict) else [one]
+        if any(isinstance(text, str) and (len(text) > LONGEST_TEXT or "\0" in text) for text in texts):
+            raise BadRequest(f"{place} must have at most {LONGEST_TEXT} characters, and none of them U+0000.")
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        waiting += [(part, depth + 1) for part in inside]
+        if parts > MOST_PARTS or depth > MOST_DEEP:
+            raise BadRequest(f"{place} must be nested at most {MOST_DEEP} deep, with at most {MOST_PARTS} values in it.")
 
 
 def _check_window(value: object, unit: object, place: str) -> None:
-    if unit not in _UNITS:
+    if not isinstance(unit, str) or unit not in _UNITS:
         raise BadRequest(f"{place}.unit must be days, hours or minutes.")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e9:
         raise BadRequest(f"{place}.value must be a number of {unit}, 0 or more.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from plunk_relay.memory import Memory
     from plunk_relay.secretbox import SecretBox
     from plunk_relay.settings import Settings
+    from plunk_relay.uploads.actions import UploadStore
     from plunk_relay.verify.lists import DomainLists
 
 
@@ -23,6 +24,7 @@ class Wakes:
     deliveries: asyncio.Event = field(default_factory=asyncio.Event)
     domains: asyncio.Event = field(default_factory=asyncio.Event)
     events: asyncio.Event = field(default_factory=asyncio.Event)
+    jobs: asyncio.Event = field(default_factory=asyncio.Event)
     providers: asyncio.Event = field(default_factory=asyncio.Event)
     """An operator changed the state of a provider: the deliverer reads it again, with its next claim."""
 
@@ -41,6 +43,8 @@ class Relay:
     """How the TLS of our sessions went, for reports."""
     domain_lists: "DomainLists"
     """Domains of throw-away addresses, aliases and mail providers."""
+    uploads: "UploadStore"
+    """Where uploaded images are."""
     secrets: "SecretBox"
     memory: "Memory"
     wakes: Wakes

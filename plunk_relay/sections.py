@@ -355,3 +355,42 @@ class VerifySettings(Section):
     alias_list: ListSource | None = Field(None, description="Domains of services that forward mail; likewise.")
     refresh_hours: float = Field(24, gt=0, description="Lists are read at start, and again after so many hours.")
     dns_seconds: float = Field(5, gt=0, le=5, description="Longest wait for the DNS, all questions together.")
+
+
+class UploadSettings(Section):
+    """Where uploaded images are kept: in a directory, or in an S3-compatible store."""
+
+    secret_keys = ("s3_secret_key",)
+    directory: Path | None = Field(None, description="Directory of the files; unset: <data_dir>/uploads.")
+    public_url: str | None = Field(
+        None,
+        pattern="^https?://[!-~]+$",
+        description="URL below which everybody finds the files, such as a CDN's; unset: <server.public_url>/uploads/files, "
+        "with S3 <s3_endpoint>/<s3_bucket>.",
+    )
+    prefix: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*/?$",
+        max_length=200,
+        description="Folder that the keys of new files begin with, such as `mail/`.",
+    )
+    s3_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.:\[\]-]+/?$",
+        description="URL of an S3-compatible store for new files, instead of the directory; needs the extra `s3`.",
+    )
+    s3_bucket: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Bucket, whose objects everybody may read."
+    )
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_access_key: str | None = Field(None, description="Access key.")
+    s3_secret_key: str | None = Field(None, repr=False, description="Secret key.")
+    s3_seconds: float = Field(10, gt=0, description="Longest wait for a connection to the store, and for its answer.")
+
+    @model_validator(mode="after")
+    def _check_store(self) -> "UploadSettings":
+        keys = ("s3_endpoint", "s3_bucket", "s3_access_key", "s3_secret_key")
+        missing = [key for key in keys if not getattr(self, key)]
+        if missing and len(missing) < len(keys):
+            raise ValueError(f"{', '.join(keys)} go together: set all or none; missing: {', '.join(missing)}")
+        return self

@@ -10,7 +10,7 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from plunk_relay.delivery.tls.sts import StsPolicies
 from plunk_relay.delivery.tls.worker import https_reach
 from plunk_relay.domains import worker as domain_verifier
 from plunk_relay.errors import SetupError, UsageError
+from plunk_relay.jobs import worker as job_worker
 from plunk_relay.log import get_logger
 from plunk_relay.mail.dns import Resolver
 from plunk_relay.mail.tls import tls_context
@@ -44,6 +45,8 @@ from plunk_relay.settings import Settings, notify_socket
 from plunk_relay.smtp.inbound import inbound_doors
 from plunk_relay.smtp.submission import submission_doors
 from plunk_relay.spool import prepare_spool
+from plunk_relay.uploads.actions import check_library as check_upload_library
+from plunk_relay.uploads.actions import open_store
 from plunk_relay.verify import worker as list_reader
 from plunk_relay.verify.lists import DomainLists
 from plunk_relay.web.endpoint import Endpoint
@@ -62,6 +65,7 @@ WORKERS: Sequence[Service] = (
     certificate_keeper.run,
     list_reader.run,
     segment_counter.run,
+    job_worker.run,
     janitor.run,
 )
 
@@ -83,6 +87,7 @@ def check_settings(settings: Settings) -> None:
     if settings.acme.email is not None and settings.smtp.tls_certificate is not None:
         raise UsageError("settings `acme.email` and `smtp.tls_certificate`: there is one certificate: keep one of them")
     check_library(settings)
+    check_upload_library(settings)
 
 
 def _check_authorities(name: str, ca_file: Path | None) -> None:
@@ -100,6 +105,7 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
     prepare_spool(settings.server.data_dir)
     path = database_path(settings)
     db = await Database.open(path, readers=settings.database.readers)
+    stores = ExitStack()
     try:
         await migrate(db, path)
         resolver = _resolver(settings)
@@ -113,6 +119,7 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
             sts_policies=StsPolicies(db, chosen, reach, tls_results, port=settings.delivery.mta_sts_port),
             tls_results=tls_results,
             domain_lists=DomainLists(settings.verify, chosen, reach),
+            uploads=stores.enter_context(open_store(settings)),
             secrets=secrets,
             memory=Memory(chosen.monotonic),
             wakes=Wakes(),
@@ -124,6 +131,7 @@ async def open_relay(settings: Settings, *, clock: Clock | None = None) -> Async
         await db.write(ensure_relay_project, now=chosen.now())
         yield relay
     finally:
+        stores.close()
         await db.close()
 
 

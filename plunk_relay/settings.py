@@ -26,6 +26,7 @@ from plunk_relay.sections import (
     LimitSettings,
     ServerSettings,
     SmtpSettings,
+    UploadSettings,
     VerifySettings,
 )
 
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     dkim: DkimSettings = DkimSettings()
     limits: LimitSettings = LimitSettings()
     verify: VerifySettings = VerifySettings()
+    uploads: UploadSettings = UploadSettings()
 
     @property
     def database_url(self) -> str:

@@ -157,7 +157,7 @@ async def list_contacts(relay: Relay, caller: Caller, query: ContactQuery) -> Co
     """
     chosen = ContactFilter(query.search or None, query.prefix or None, query.subscribed)
     after = None
-    if query.cursor is not None:
+    if query.cursor:
         after = await relay.db.read(queries.find_contact, caller.project_id, query.cursor)
         if after is None:
             return ContactPage(data=[], total=0, has_more=False)

@@ -25,22 +25,25 @@ def merge_data(stored: Mapping[str, Any] | None, incoming: Mapping[str, Any] | N
     """Merge key by key at the top level; return None when nothing is left.
 
     Reserved keys and empty strings are skipped, null deletes, `{value, persistent: false}` is not stored,
-    `{value, persistent: true}` stores its value. Raises BadRequest when `locale` is not a string.
+    `{value, persistent: true}` counts as its value. Raises BadRequest when `locale` is not a string.
     """
     merged = dict(stored or {})
-    for key, value in (incoming or {}).items():
-        if key in RESERVED_FIELDS or value == "":
+    for key, given in (incoming or {}).items():
+        if key in RESERVED_FIELDS:
             continue
+        if key == "locale" and not isinstance(given, str | None):
+            raise BadRequest("data.locale must be a string such as `en` or `de-AT`.")
+        value = _kept_part(given)
         if value is None:
             merged.pop(key, None)
-        elif key == "locale" and not isinstance(value, str):
-            raise BadRequest("data.locale must be a string such as `en` or `de-AT`.")
-        elif not _is_wrapper(value):
+        elif value != "":
             merged[key] = value
-        elif value["persistent"] is not False:
-            merged[key] = value["value"]
     return merged or None
 
 
-def _is_wrapper(value: object) -> bool:
-    return isinstance(value, dict) and "value" in value and isinstance(value.get("persistent"), bool)
+def _kept_part(given: Any) -> Any:
+    """Return what is to be stored of a value: what a wrapper holds, or an empty text for what is not kept."""
+    is_wrapper = isinstance(given, dict) and "value" in given and isinstance(given.get("persistent"), bool)
+    if not is_wrapper:
+        return given
+    return given["value"] if given["persistent"] else ""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from plunk_relay.db.engine import dump_json
 from plunk_relay.db.json_values import text_position
-from plunk_relay.db.portable import insert_if_absent, insert_or_add, listed
+from plunk_relay.db.portable import insert_if_absent, insert_or_add, listed, unindexed
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import contact_counts, contacts
 from plunk_relay.db.types import Time
@@ -18,6 +18,10 @@ from plunk_relay.db.types import Time
 SortColumn = Literal["email", "createdAt"]
 Direction = Literal["asc", "desc"]
 _LAST_CHARACTER = "\U0010ffff"
+_FEW = 5_000
+"""So many addresses are looked up one by one and sorted at once."""
+_RARE = 100
+"""A flag is rare when fewer than one contact in so many has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,25 +167,58 @@ def list_contacts(
 
     Places are found in an index that holds all that is asked about; only then the rows of a page are read.
     """
-    where = _fitting(project_id, chosen)
+    columns = _choose_columns(tx, project_id, chosen, place.sort)
+    where = _fitting(project_id, chosen, columns.email)
     if place.after is not None:
-        where.append(_is_behind(place))
-    column = contacts.c.email if place.sort == "email" else contacts.c.created_at
-    order = [column.asc(), contacts.c.id.asc()] if place.direction == "asc" else [column.desc(), contacts.c.id.desc()]
-    if place.sort == "email":
-        order.pop()  # unique: the id decides nothing
-    ids = tx.execute(sa.select(contacts.c.id).where(*where).order_by(*order).limit(limit)).scalars().all()
+        where.append(_is_behind(place, columns))
+    order = [columns.email] if place.sort == "email" else [columns.created_at, contacts.c.id]  # an address is there once
+    directed = [column.asc() if place.direction == "asc" else column.desc() for column in order]
+    ids = tx.execute(sa.select(contacts.c.id).where(*where).order_by(*directed).limit(limit)).scalars().all()
     found = {contact.id: contact for contact in find_contacts(tx, project_id, ids)}
     total = count_contacts(tx, project_id, chosen) if place.after is None else 0
     return [found[one] for one in ids], total
 
 
-def _is_behind(place: Place) -> sa.ColumnElement[bool]:
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of a question, of which those whose index would be the long way are out of the planner's sight.
+
+    By the index of addresses few addresses are near together, but whether each contact is subscribed must be looked up;
+    that of times holds everything, and must be read from end to end.
+    """
+
+    email: sa.ColumnElement[str] = contacts.c.email
+    created_at: sa.ColumnElement[datetime] = contacts.c.created_at
+
+
+def _choose_columns(tx: sa.Connection, project_id: str, chosen: ContactFilter, sort: SortColumn | None) -> _Columns:
+    """Choose for a page in an order, or for a count: `sort` None."""
+    if chosen.prefix and _is_narrow(tx, project_id, chosen.prefix):
+        return _Columns(created_at=unindexed(contacts.c.created_at))
+    if chosen.subscribed is None or sort == "createdAt":
+        return _Columns()
+    if chosen.search or sort is None or _is_rare(tx, project_id, chosen.subscribed):
+        return _Columns(email=unindexed(contacts.c.email))
+    return _Columns()
+
+
+def _is_narrow(tx: sa.Connection, project_id: str, prefix: str) -> bool:
+    """Tell whether few addresses begin so."""
+    some = sa.select(contacts.c.email).where(*_fitting(project_id, ContactFilter(prefix=prefix))).limit(_FEW + 1)
+    return tx.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one() <= _FEW
+
+
+def _is_rare(tx: sa.Connection, project_id: str, subscribed: bool) -> bool:
+    number = count_contacts(tx, project_id, ContactFilter())
+    return number > _FEW and count_contacts(tx, project_id, ContactFilter(subscribed=subscribed)) * _RARE < number
+
+
+def _is_behind(place: Place, columns: _Columns) -> sa.ColumnElement[bool]:
     after, ascending = place.after, place.direction == "asc"
     assert after is not None  # noqa: S101  asked for only then
-    if place.sort == "email":  # unique: the id decides nothing
-        return contacts.c.email > after.email if ascending else contacts.c.email < after.email
-    here = sa.tuple_(contacts.c.created_at, contacts.c.id)
+    if place.sort == "email":
+        return columns.email > after.email if ascending else columns.email < after.email
+    here = sa.tuple_(columns.created_at, contacts.c.id)
     there = sa.tuple_(sa.literal(after.created_at, Time), sa.literal(after.id))
     return here > there if ascending else here < there
 
@@ -208,7 +245,8 @@ def count_ids(tx: sa.Connection, project_id: str, chosen: ContactFilter, *, belo
 def count_contacts(tx: sa.Connection, project_id: str, chosen: ContactFilter) -> int:
     """Count contacts that fit: at once when nothing is said about the address, else by a walk over the addresses."""
     if chosen.search or chosen.prefix:
-        return tx.execute(sa.select(sa.func.count()).where(*_fitting(project_id, chosen))).scalar_one()
+        email = _choose_columns(tx, project_id, chosen, None).email
+        return tx.execute(sa.select(sa.func.count()).where(*_fitting(project_id, chosen, email))).scalar_one()
     kept = sa.select(contact_counts.c.contacts, contact_counts.c.subscribed).where(contact_counts.c.project_id == project_id)
     row = tx.execute(kept).one_or_none()
     if row is None:
@@ -239,13 +277,15 @@ def find_stretch(tx: sa.Connection, project_id: str, after: str, *, limit: int) 
     return None if upto is None else Stretch(project_id, after, upto)
 
 
-def _fitting(project_id: str, chosen: ContactFilter) -> list[sa.ColumnElement[bool]]:
+def _fitting(
+    project_id: str, chosen: ContactFilter, email: sa.ColumnElement[str] = contacts.c.email
+) -> list[sa.ColumnElement[bool]]:
     where: list[sa.ColumnElement[bool]] = [contacts.c.project_id == project_id]
     if chosen.prefix:
         start = chosen.prefix.lower()
-        where += [contacts.c.email >= start, contacts.c.email < start + _LAST_CHARACTER]
+        where += [email >= start, email < start + _LAST_CHARACTER]
     if chosen.search:
-        where.append(text_position(contacts.c.email, chosen.search.lower()) > 0)
+        where.append(text_position(email, chosen.search.lower()) > 0)
     if chosen.subscribed is not None:
         where.append(contacts.c.subscribed.is_(chosen.subscribed))
     return where

@@ -9,7 +9,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from plunk_relay.db.engine import dump_json
-from plunk_relay.db.portable import listed
+from plunk_relay.db.portable import listed, unindexed
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import content_parts, contents, emails
 from plunk_relay.spool import ByteSource
@@ -88,7 +88,7 @@ def read_content(tx: sa.Connection, content_id: str) -> Iterator[bytes]:
 
 def list_contents_of_contacts(tx: sa.Connection, project_id: str, contact_ids: Sequence[str]) -> list[str]:
     """Return the ids of what the mails of contacts contain."""
-    mine = (emails.c.project_id == project_id) & emails.c.contact_id.in_(listed("contact_ids"))
+    mine = emails.c.contact_id.in_(listed("contact_ids")) & (unindexed(emails.c.project_id) == project_id)
     named = {"contact_ids": dump_json(list(contact_ids))}
     found = tx.execute(sa.select(emails.c.content_id, emails.c.attachments_id).where(mine), named)
     return sorted({content_id for row in found for content_id in row if content_id is not None})

@@ -1,11 +1,12 @@
 """How does work reach the database? As units: plain synchronous functions that take a SQLAlchemy Core connection.
 
-One writer and a few readers, each an aiosqlite connection whose thread runs whole units. The writer commits in
-groups: it takes every waiting unit, runs all in one transaction, commits once (one fsync for all), and only then
-resolves their futures. When a unit raises after it wrote, the group starts again with a savepoint around each unit, so
-that its changes go, its neighbours' stay, and only its caller sees the error: a unit must be a function that may run
-twice. When the commit fails, every caller of the group sees `Unavailable` and nothing was stored. While several units come
-at a time a group waits for a millisecond, so that more share its commit; one that comes alone never waits.
+One writer and a few readers, each an aiosqlite connection whose thread runs whole units; one more copies what was committed
+from the log into the file (`checkpoints.py`). The writer commits in groups: it takes every waiting unit, runs all in one
+transaction, commits once (one fsync for all), and only then resolves their futures. When a unit raises after it wrote, the
+group starts again with a savepoint around each unit, so that its changes go, its neighbours' stay, and only its caller sees
+the error: a unit must be a function that may run twice. When the commit fails, every caller of the group sees `Unavailable`
+and nothing was stored. While several units come at a time a group waits for a millisecond, so that more share its commit;
+one that comes alone never waits.
 
 A full disk or a failed write passes: the next group is tried as if nothing had happened. Another I/O error, such as a
 failed fsync, does not: what the disk holds is not known then, so nothing is written until the relay starts again.
@@ -13,7 +14,7 @@ failed fsync, does not: what the disk holds is not known then, so nothing is wri
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -23,6 +24,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from plunk_relay.db.checkpoints import PRAGMAS, Checkpoints, leave_mark
 from plunk_relay.errors import SetupError, Unavailable
 from plunk_relay.log import get_logger
 
@@ -32,7 +34,7 @@ Item = TypeVar("Item")
 Work = Callable[[sa.Connection, list[Any]], Sequence[Any]]
 Waiting = tuple[Work, Any, asyncio.Future[Any]]
 Outcome = tuple[Exception | None, object]
-_PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-8000")
+_PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "cache_size=-8000", *PRAGMAS)
 _STORAGE_FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _PASSING_IO_FAILURES = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)  # as over a quota or with a full disk
 _BUSY_UNITS = 3
@@ -104,22 +106,27 @@ def dump_json(value: object) -> str:
 
 
 def load_json(stored: Any) -> Any:
-    """Read a JSON column; SQLite keeps a bare number as a number."""
-    return orjson.loads(stored) if isinstance(stored, str) else stored
+    """Read a JSON column: SQLite keeps it as text, but a bare number as a number; PostgreSQL hands bytes over."""
+    return orjson.loads(stored) if isinstance(stored, str | bytes) else stored
 
 
 class Database:
     """Run units of work. `failure` is None, or one line that says why nothing can be written any more."""
 
-    def __init__(self, writer: UnitConnection, readers: list[UnitConnection]) -> None:
+    def __init__(
+        self, path: Path, writer: UnitConnection, readers: Sequence[UnitConnection], copier: UnitConnection
+    ) -> None:
         self.failure: str | None = None
         self._loop = asyncio.get_running_loop()
         self._writer = writer
         self._readers = readers
+        self._copier = copier
+        self._checkpoints = Checkpoints(path, writer, copier)
+        self._changes = 0
         self._waiting: list[Waiting] = []
         self._called = False
         self._busy = False
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, path: Path, *, readers: int = 2) -> "Database":
@@ -127,14 +134,16 @@ class Database:
         opened: list[UnitConnection] = []
         try:
             opened.append(await UnitConnection.open(path))
-            await opened[0].run(_probe_writing, opened[0].raw)
+            await opened[0].run(leave_mark, opened[0].raw)  # a file that cannot be written is told at start
+            opened.append(await UnitConnection.open(path))
             for _ in range(readers):
                 opened.append(await UnitConnection.open(path, "query_only=ON"))
         except (sqlite3.Error, sa.exc.DatabaseError) as error:
             for connection in opened:
                 await connection.shut()
             raise SetupError(f"cannot open the database {path}: {error}") from error
-        return cls(opened[0], opened[1:])
+        writer, copier, *others = opened
+        return cls(path, writer, others, copier)
 
     async def write(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit in the next group; return its result after the commit.
@@ -158,10 +167,13 @@ class Database:
         self._waiting.append((work, item, future))
         if not self._called:
             self._called = True
-            flush = self._loop.create_task(self._flush(), name="group commit")
-            self._flushes.add(flush)
-            flush.add_done_callback(self._flushes.discard)
+            self._start(self._flush(), "group commit")
         return future
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def read(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit that only reads, in one snapshot."""
@@ -189,9 +201,9 @@ class Database:
     async def close(self) -> None:
         """Finish what waits, then close every connection; what comes later is Unavailable."""
         self.failure = self.failure or "the database is closed"
-        while self._flushes:
-            await asyncio.wait(self._flushes)
-        for connection in (*self._readers, self._writer):
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for connection in (self._copier, *self._readers, self._writer):
             await connection.shut()
 
     async def _flush(self) -> None:
@@ -206,21 +218,34 @@ class Database:
         self._busy = len(group) >= _BUSY_UNITS
         for (_, _, future), (failure, value) in zip(group, outcomes, strict=True):
             _resolve(future, failure, value)
+        if self.failure is None and self._checkpoints.are_due(self._changes):
+            self._start(self._checkpoint(), "checkpoint")
+
+    async def _checkpoint(self) -> None:
+        try:
+            await self._checkpoints.run(self._changes)
+        except Exception as error:  # noqa: BLE001  what is not copied now is copied by the next one, unless the disk is broken
+            self._note_failure("checkpoint failed", error)
 
     def _commit_waiting(self, group: list[Waiting]) -> list[Outcome]:
         """Run on the writer's thread."""
         self._called = False  # before the list is taken: a unit added from now on calls again
         group += self._waiting[: len(self._waiting)]
         del self._waiting[: len(group)]
-        return _commit_group(self._writer.raw, self._writer.core, group) if group else []
+        outcomes = _commit_group(self._writer.raw, self._writer.core, group) if group else []
+        self._changes = self._writer.raw.total_changes
+        return outcomes
 
     def _explain(self, error: Exception) -> Exception:
+        self._note_failure("commit failed", error)
+        return Unavailable("The relay cannot store anything at the moment.")
+
+    def _note_failure(self, event: str, error: Exception) -> None:
         cause = _sqlite_error(error)
-        log.error("commit failed", error=str(cause or error))
+        log.error(event, error=str(cause or error))
         if cause is not None and _is_lasting(cause):
             self.failure = f"a write to disk failed ({cause}); restart the relay when the disk is repaired"
             log.critical("writes stopped", reason=self.failure)
-        return Unavailable("The relay cannot store anything at the moment.")
 
 
 def _resolve(future: asyncio.Future[Any], failure: Exception | None, value: object) -> None:
@@ -306,10 +331,3 @@ def _read_unit(raw: sqlite3.Connection, work: Callable[[], T]) -> list[T]:
         return [work()]
     finally:
         raw.execute("COMMIT")
-
-
-def _probe_writing(raw: sqlite3.Connection) -> None:
-    """Take the write lock once, so that a read-only file is told at start and not at the first mail."""
-    raw.execute("BEGIN IMMEDIATE")
-    raw.execute(f"PRAGMA user_version={raw.execute('PRAGMA user_version').fetchone()[0]}")
-    raw.execute("COMMIT")

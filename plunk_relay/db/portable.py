@@ -8,7 +8,10 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.functions import FunctionElement
+
+_MOST_IN_A_ROW = 30
 
 
 def insert_if_absent(table: sa.Table, conflict: Sequence[str]) -> sa.Insert:
@@ -41,6 +44,24 @@ def insert_or_add(table: sa.Table, conflict: Sequence[str], added: Sequence[str]
 def listed(parameter: str) -> sa.Select[tuple[Any]]:
     """Read the values of a parameter that holds a list as JSON text: an IN of any length with one compiled statement."""
     return sa.select(sa.func.json_each(sa.bindparam(parameter)).table_valued("value").c.value)
+
+
+def all_of(tests: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
+    """Join tests with AND, however many: SQLite takes less than a thousand in a row."""
+    return _join(sa.and_, tests)
+
+
+def any_of(tests: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
+    """Join tests with OR, however many."""
+    return _join(sa.or_, tests)
+
+
+def _join(join: Any, tests: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
+    while len(tests) > _MOST_IN_A_ROW:
+        rows = [tests[start : start + _MOST_IN_A_ROW] for start in range(0, len(tests), _MOST_IN_A_ROW)]
+        tests = [Grouping(join(*row)) for row in rows]
+    joined: sa.ColumnElement[bool] = join(*tests)
+    return joined
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  named like a SQL function

@@ -196,6 +196,7 @@ segment_memberships = _table(
     Column("entered_at", Time, nullable=False),  # start of the present stay
     Column("exited_at", Time),  # end of it; null: inside now
     Index("segment_memberships_contact", "contact_id"),
+    Index("segment_memberships_present", "segment_id", "entered_at", "contact_id", sqlite_where=sa.text("exited_at IS NULL")),
 )
 
 suppressions = _table(
@@ -248,7 +249,7 @@ jobs = _table(
     Column("lease_until", Time),  # a worker has it until then; null: free
     _created(),
     _updated(),
-    Column("cursor", JSON),  # how far it is, and the counts so far, written with each batch; empty: over; null: of an older version
+    Column("cursor", JSON),  # how far it is, and the counts so far, written with each batch; null: it is over
     Column("attempts", Integer, nullable=False, server_default=sa.text("0")),  # how often it broke off by an error
     Index("jobs_due", "due_at", sqlite_where=sa.text("state IN ('waiting', 'active', 'delayed')")),
     Index("jobs_project", "project_id", "created_at"),
@@ -452,10 +453,10 @@ emails = _table(
     Index("emails_campaign", "campaign_id", "id", sqlite_where=sa.text("campaign_id IS NOT NULL")),
     Index("emails_execution", "workflow_execution_id", sqlite_where=sa.text("workflow_execution_id IS NOT NULL")),
     Index("emails_step", "workflow_step_execution_id", sqlite_where=sa.text("workflow_step_execution_id IS NOT NULL")),
-    Index("emails_opened", "project_id", "contact_id", "opened_at", sqlite_where=sa.text("opened_at IS NOT NULL")),
-    Index("emails_clicked", "project_id", "contact_id", "clicked_at", sqlite_where=sa.text("clicked_at IS NOT NULL")),
-    Index("emails_bounced", "project_id", "contact_id", "bounced_at", sqlite_where=sa.text("bounced_at IS NOT NULL")),
-    Index("emails_complained", "project_id", "contact_id", "complained_at", sqlite_where=sa.text("complained_at IS NOT NULL")),
+    *(
+        Index(f"emails_{what}", "project_id", "contact_id", f"{what}_at", sqlite_where=sa.text(f"{what}_at IS NOT NULL"))
+        for what in ("opened", "clicked", "bounced", "complained")
+    ),
 )
 
 deliveries = _table(

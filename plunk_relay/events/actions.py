@@ -16,7 +16,7 @@ from plunk_relay.usage.queries import find_event_usage
 _FEW = 20_000
 REMEMBERED_SECONDS = 10.0
 _REMEMBERED_ENTRIES = 100
-_DELETED_AT_ONCE = 500
+_DELETED_AT_ONCE = 100
 _COUNTS, _TOTALS = "event counts", "event totals"
 
 

@@ -16,10 +16,11 @@ from plunk_relay.usage.queries import find_event_usage
 from plunk_relay.web.access import Caller
 from plunk_relay.web.endpoint import ApiModel, Endpoint, endpoint
 from plunk_relay.web.fields import AnyJson
-from plunk_relay.web.paging import lenient
+from plunk_relay.web.paging import ANY_NUMBER, lenient
 
 _TAG = "Events"
 _MOST = 1000
+EventName = Annotated[str, "Name of the event; a slash in it is written `%2F`"]
 _DAY = timedelta(days=1) - timedelta(milliseconds=1)
 
 
@@ -64,7 +65,9 @@ class EventListQuery(ApiModel):
 
     event_name: str | None = Field(None, description="Only those of this name")
     limit: Annotated[int, BeforeValidator(lenient(100, _MOST))] = Field(
-        100, description=f"Most events, up to {_MOST}; what is no number counts as 100"
+        100,
+        description=f"Most events, up to {_MOST}; what is no number counts as 100",
+        json_schema_extra=ANY_NUMBER,
     )
 
 
@@ -72,7 +75,9 @@ class ContactEventQuery(ApiModel):
     """How many events."""
 
     limit: Annotated[int, BeforeValidator(lenient(50, _MOST))] = Field(
-        50, description=f"Most events, up to {_MOST}; what is no number counts as 50"
+        50,
+        description=f"Most events, up to {_MOST}; what is no number counts as 50",
+        json_schema_extra=ANY_NUMBER,
     )
 
 
@@ -178,7 +183,7 @@ async def list_event_names(relay: Relay, caller: Caller) -> EventNames:
 
 
 @endpoint("GET", "/events/{event_name}/usage", tag=_TAG)
-async def show_event_usage(relay: Relay, caller: Caller, event_name: str) -> EventUsageBody:
+async def show_event_usage(relay: Relay, caller: Caller, event_name: EventName) -> EventUsageBody:
     """Tell which segments, campaigns and workflows use an event, and how many of it there are.
 
     A slash in the name is written `%2F`. Numbers of more than 20,000 events may be ten seconds old.
@@ -196,7 +201,7 @@ async def show_event_usage(relay: Relay, caller: Caller, event_name: str) -> Eve
 
 
 @endpoint("DELETE", "/events/{event_name}", tag=_TAG, errors=(BadRequest,))
-async def delete_events(relay: Relay, caller: Caller, event_name: str) -> DeletedEvents:
+async def delete_events(relay: Relay, caller: Caller, event_name: EventName) -> DeletedEvents:
     """Delete every event of a name.
 
     Events of reserved names stay, and so do those whose name a segment, campaign or workflow uses. A slash in the name

@@ -5,8 +5,8 @@ beginning below those of contacts that are made after the request.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from plunk_relay.contacts.actions import delete_contacts, set_subscriptions
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 Operation = Literal["subscribe", "unsubscribe", "delete"]
-_BATCH = 100
+_BATCH = 50
 _DELETED_AT_ONCE = 20
 _LISTED_AT_ONCE = 1000
 _GONE = "The project has no such contact."
@@ -112,7 +112,7 @@ class BulkRun:
         if not ids:
             return None
         start = {**cursor, "place": place}
-        return Batch(lambda tx, now: self._act(tx, start, ids, now), lambda: _pass_over(start, ids))
+        return Batch(partial(self._act, start, ids), partial(_pass_over, start, ids))
 
     def result(self, cursor: Cursor) -> dict[str, Any]:
         """Return counts and errors."""
@@ -125,7 +125,7 @@ class BulkRun:
             "errors": cursor.get("errors", []),
         }
 
-    def _act(self, tx: "sa.Connection", start: Cursor, ids: Sequence[str], now: datetime) -> Step:
+    def _act(self, start: Cursor, ids: Sequence[str], tx: "sa.Connection", now: datetime) -> Step:
         if self._operation == "delete":
             return self._delete(tx, start, ids)
         subscribed = self._operation == "subscribe"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from plunk_relay.contacts.merge import RESERVED_FIELDS
+from plunk_relay.jobs.batches import Refused
 from plunk_relay.jobs.cells import Cell, read_cell, read_subscribed
 from plunk_relay.jobs.encodings import Encoding, find_encoding
 from plunk_relay.mail.address import check_address, normalize_address
@@ -21,10 +22,6 @@ _LONGEST_ADDRESS = 320
 _DELIMITERS = (",", ";", "\t")
 _EMAIL, _SUBSCRIBED, _LOCALE = "email", "subscribed", "locale"
 _NO_FIELDS = {name.lower() for name in RESERVED_FIELDS} - {_EMAIL, _SUBSCRIBED}
-
-
-class Refused(Exception):
-    """Nothing of the file can be imported; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,8 @@ class CsvFile:
         self.encoding = find_encoding(data)
         self.size = len(data)
         self._delimiter = _find_delimiter(data, self.encoding)
-        self._raw, text = self.encoding.open(data)
-        self._records = _number(csv.reader(_without_nul(text), delimiter=self._delimiter))
+        self._raw, self._text = self.encoding.open(data)  # closed together, when nobody has the text any more
+        self._records = _number(csv.reader(_without_nul(self._text), delimiter=self._delimiter))
         self._columns = ["" if name in _NO_FIELDS else name for name in _read_header(self._records)]
 
     @property

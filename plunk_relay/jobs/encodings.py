@@ -82,7 +82,9 @@ def _is_mostly_utf8(data: bytes) -> bool:
 
 
 def _guess(data: bytes) -> Encoding:
-    found = list(from_bytes(_sample(data), cp_isolation=list(_CANDIDATES), preemptive_behaviour=False, enable_fallback=False))
+    found = list(
+        from_bytes(_sample(data), cp_isolation=list(_CANDIDATES), preemptive_behaviour=False, enable_fallback=False)
+    )
     best = found[0].encoding if found else _USUAL
     if any(_USUAL in match.could_be_from_charset and match.chaos <= found[0].chaos for match in found):
         best = _USUAL

@@ -7,6 +7,7 @@ restart the rows that were done are read again for their errors, and nothing els
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,7 @@ class ImportRun:
         """Read the next rows, in a thread; raises Refused when there are none at all."""
         while (piece := await asyncio.to_thread(self._read_piece)) is not None:
             if piece.last > cursor["row"]:
-                found = piece
-                return Batch(lambda tx, now: self._store(tx, cursor, found, now))
+                return Batch(partial(self._store, cursor, piece))
             await asyncio.sleep(0)
         if not self._total:
             raise Refused("The file names columns, but has no rows.")
@@ -86,7 +86,7 @@ class ImportRun:
         if len(self._errors) < MOST_ERRORS:
             self._errors.append({"row": row.number, "email": row.email, "error": row.error})
 
-    def _store(self, tx: "sa.Connection", cursor: Cursor, piece: _Piece, now: datetime) -> Step:
+    def _store(self, cursor: Cursor, piece: _Piece, tx: "sa.Connection", now: datetime) -> Step:
         stored = upsert_contacts(tx, [(self._project_id, change) for change in piece.changes], now=now)
         created = sum(is_new for _, is_new in stored)
         counts = {"created": cursor["created"] + created, "updated": cursor["updated"] + len(stored) - created}

@@ -4,7 +4,7 @@ A lease is the moment until which nobody else takes the job. The holder knows it
 who finds another one there has lost the job, and nothing of that batch is stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from plunk_relay.db.tables import job_inputs, jobs, projects
 
 Kind = Literal["IMPORT", "BULK"]
 State = Literal["waiting", "active", "completed", "failed", "delayed"]
-_UNFINISHED = ("waiting", "active", "delayed")
+_UNFINISHED = [sa.literal_column(f"'{state}'") for state in ("waiting", "active", "delayed")]  # as the index says it
 _FINISHED = ("completed", "failed")
 KEPT: Mapping[str, int] = {"completed": 50, "failed": 100}
 """How many of a project's jobs that are over stay, by their state."""
@@ -40,7 +40,7 @@ class Job:
     data: dict[str, Any]
     result: dict[str, Any] | None
     failed_reason: str | None
-    cursor: dict[str, Any]
+    cursor: dict[str, Any] | None
     attempts: int
     lease_until: datetime | None
 
@@ -66,7 +66,7 @@ _RENEW = Prepared(
     .where(
         jobs.c.id == sa.bindparam("job_id"),
         jobs.c.lease_until == sa.bindparam("held", type_=jobs.c.lease_until.type),
-        jobs.c.project_id.in_(sa.select(projects.c.id).where(projects.c.disabled.is_(sa.false()))),
+        sa.exists().where(projects.c.id == jobs.c.project_id, projects.c.disabled.is_(sa.false())),
     )
     .values(lease_until=sa.bindparam("until"))
 )
@@ -130,7 +130,9 @@ def claim_job(tx: sa.Connection, kind: Kind, *, most: int, lease: timedelta, now
     A project's jobs of a kind are done one after another, as they were asked for. The project whose last one is longest
     ago comes first. A job whose project is disabled waits.
     """
-    running = sa.select(sa.func.count()).where(jobs.c.kind == kind, jobs.c.state == "active", jobs.c.lease_until > now)
+    running = sa.select(sa.func.count()).where(
+        jobs.c.kind == kind, jobs.c.state.in_(_UNFINISHED), jobs.c.state == "active", jobs.c.lease_until > now
+    )
     if tx.execute(running).scalar_one() >= most:
         return None
     found = tx.execute(_next(kind, now)).one_or_none()
@@ -177,12 +179,12 @@ def save_progress(tx: sa.Connection, job_id: str, cursor: Mapping[str, Any], *, 
     _SAVE.run(tx, {"job_id": job_id, "percent": progress, "place": dict(cursor), "now": now})
 
 
-def complete_job(tx: sa.Connection, job: Job, result: Mapping[str, Any], *, now: datetime) -> None:
+def complete_job(tx: sa.Connection, job: Job, *, result: Mapping[str, Any], now: datetime) -> None:
     """Note that a job is done; raises JobLost."""
     _end(tx, job, {"state": "completed", "progress": 100, "result": dict(result)}, now=now)
 
 
-def fail_job(tx: sa.Connection, job: Job, reason: str, *, now: datetime) -> None:
+def fail_job(tx: sa.Connection, job: Job, *, reason: str, now: datetime) -> None:
     """Note that a job is given up; raises JobLost."""
     _end(tx, job, {"state": "failed", "failed_reason": reason}, now=now)
 
@@ -205,17 +207,13 @@ def release_leases(tx: sa.Connection, *, now: datetime) -> int:
 
 
 def _end(tx: sa.Connection, job: Job, values: Mapping[str, Any], *, now: datetime) -> None:
-    _change(tx, job, {**values, "lease_until": None, "cursor": {}, "updated_at": now})
+    _change(tx, job, {**values, "lease_until": None, "cursor": None, "updated_at": now})
     if job.kind == "IMPORT":
         tx.execute(sa.delete(job_inputs).where(job_inputs.c.job_id == job.id))
     for state, most in KEPT.items():
         old = sa.select(jobs.c.id).where(jobs.c.project_id == job.project_id, jobs.c.state == state)
         beyond = old.order_by(jobs.c.updated_at.desc(), jobs.c.created_at.desc(), jobs.c.id.desc()).offset(most).limit(most)
-        tx.execute(sa.delete(jobs).where(jobs.c.id.in_(_ids(tx, beyond))))
-
-
-def _ids(tx: sa.Connection, found: sa.Select[tuple[str]]) -> Sequence[str]:
-    return tx.execute(found).scalars().all()
+        tx.execute(sa.delete(jobs).where(jobs.c.id.in_(tx.execute(beyond).scalars().all())))
 
 
 def _change(tx: sa.Connection, job: Job, values: Mapping[str, Any]) -> None:

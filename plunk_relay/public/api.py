@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import jinja2
 
 _TAG = "Public pages"
+_PAGE = ("text/html",)
 _POLICY = (
     "content-security-policy",
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'",
@@ -46,7 +47,7 @@ class VisitingContact(PublicContact):
 class Choice(Attribution):
     """What the button says."""
 
-    want: Literal["subscribe", "unsubscribe"]
+    want: Literal["subscribe", "unsubscribe"] = Field(description="What the contact chose")
 
 
 @endpoint("GET", "/contacts/public/{contact_id}", tag=_TAG, auth=Auth.NONE, errors=(ContactNotFound,))
@@ -78,7 +79,7 @@ async def _choose(relay: Relay, contact_id: str, query: Attribution, *, subscrib
     return PublicContact(id=contact.id, email=contact.email, subscribed=contact.subscribed)
 
 
-@endpoint("POST", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
+@endpoint("POST", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE, produces=("text/plain",))
 async def unsubscribe_with_one_click(relay: Relay, contact_id: str, query: Attribution) -> Answer:
     """Unsubscribe at once (RFC 8058).
 
@@ -88,7 +89,7 @@ async def unsubscribe_with_one_click(relay: Relay, contact_id: str, query: Attri
     return Answer(b"Unsubscribed", content_type="text/plain; charset=utf-8")
 
 
-@endpoint("GET", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
+@endpoint("GET", "/unsubscribe/{contact_id}", tag=_TAG, auth=Auth.NONE, produces=_PAGE)
 async def show_unsubscribe_page(relay: Relay, contact_id: str, query: Attribution) -> Answer:
     """Show the page that asks for confirmation; opening it changes nothing."""
     visit = await actions.find_visit(relay, contact_id)
@@ -98,7 +99,7 @@ async def show_unsubscribe_page(relay: Relay, contact_id: str, query: Attributio
     return _page(visit, words.ask_unsubscribe if visit.contact.subscribed else words.unsubscribed, query)
 
 
-@endpoint("GET", "/subscribe/{contact_id}", tag=_TAG, auth=Auth.NONE)
+@endpoint("GET", "/subscribe/{contact_id}", tag=_TAG, auth=Auth.NONE, produces=_PAGE)
 async def show_subscribe_page(relay: Relay, contact_id: str, query: Attribution) -> Answer:
     """Show the page to subscribe (again); opening it changes nothing."""
     visit = await actions.find_visit(relay, contact_id)
@@ -108,7 +109,7 @@ async def show_subscribe_page(relay: Relay, contact_id: str, query: Attribution)
     return _page(visit, words.subscribed if visit.contact.subscribed else words.ask_subscribe, query)
 
 
-@endpoint("GET", "/manage/{contact_id}", tag=_TAG, auth=Auth.NONE)
+@endpoint("GET", "/manage/{contact_id}", tag=_TAG, auth=Auth.NONE, produces=_PAGE)
 async def show_manage_page(relay: Relay, contact_id: str, query: Attribution) -> Answer:
     """Show the subscription with the way to change it."""
     visit = await actions.find_visit(relay, contact_id)
@@ -118,7 +119,7 @@ async def show_manage_page(relay: Relay, contact_id: str, query: Attribution) ->
     return _page(visit, words.subscribed if visit.contact.subscribed else words.unsubscribed, query)
 
 
-@endpoint("POST", "/manage/{contact_id}", tag=_TAG, auth=Auth.NONE, status=303, also=(200,))
+@endpoint("POST", "/manage/{contact_id}", tag=_TAG, auth=Auth.NONE, status=303, also=(200,), produces=_PAGE)
 async def choose_on_page(relay: Relay, contact_id: str, query: Choice) -> Answer:
     """Subscribe or unsubscribe with a page's button, and lead to the page that shows the subscription."""
     wanted = query.want == "subscribe"

@@ -1,41 +1,42 @@
 """What happens to segments? Made, changed, counted; members added and removed by hand, or computed with their events.
 
-Who fits is asked of a reader, however many contacts there are; what is written goes in units of a few hundred rows. A
-membership is looked at again in the unit that changes it, so that two computations at once tell no entry twice.
+Who fits is asked of a reader, however many contacts there are; what is written goes in units of few rows. Segment, contact
+and membership are looked at again in the unit that writes, so that two computations at once tell no entry twice, and
+nobody enters by a condition that was just changed.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from plunk_relay.conditions import Condition, check_condition, list_segment_ids
+from plunk_relay.conditions import Condition, check_condition, strip_condition
 from plunk_relay.contacts.actions import ContactChange, upsert_contacts
 from plunk_relay.contacts.queries import (
     Contact,
     ContactFilter,
-    Stretch,
     count_contacts,
     find_contacts_by_email,
     find_stretch,
 )
-from plunk_relay.errors import BadRequest, Conflict, NotFound
+from plunk_relay.errors import BadRequest, Conflict, NotFound, Unavailable
 from plunk_relay.events.queries import NewEvent, record_events
 from plunk_relay.ids import new_id
 from plunk_relay.mail.address import check_address, normalize_address
 from plunk_relay.relay import Relay
 from plunk_relay.segments import queries
-from plunk_relay.segments.filters import match
+from plunk_relay.segments.filters import Among, match
 from plunk_relay.segments.queries import PageOf, Segment, SegmentType
 from plunk_relay.usage.queries import find_field_usage
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-_COMPARED_AT_ONCE = 20_000
-_WRITTEN_AT_ONCE = 200
+_COMPARED_AT_ONCE = 2_000
+_WRITTEN_AT_ONCE = 50
+_NOT_TRACKED = "The segment does not track its members: set trackMembership to true first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ async def create_segment(relay: Relay, project_id: str, new: NewSegment) -> Segm
         new.name,
         new.description,
         new.type,
-        new.condition,
+        None if new.type == "STATIC" else strip_condition(new.condition),
         new.track_membership,
         members,
         now,
@@ -76,12 +77,22 @@ async def create_segment(relay: Relay, project_id: str, new: NewSegment) -> Segm
 
 def _store_new(tx: "sa.Connection", segment: Segment) -> None:
     _check_references(tx, segment)
-    queries.insert_segment(tx, segment)
+    queries.insert_segment(tx, segment, counted_at=None if segment.track_membership else segment.created_at)
+
+
+def _check_references(tx: "sa.Connection", segment: Segment) -> None:
+    """Raise BadRequest for a condition that names a segment that is not there, or leads back to its own."""
+    if segment.condition is not None:
+        _compile(tx, segment, segment.updated_at)
 
 
 async def get_segment(relay: Relay, project_id: str, segment_id: str) -> Segment:
     """Return a segment; raises NotFound."""
-    found = await relay.db.read(queries.find_segment, project_id, segment_id)
+    return await relay.db.read(_get_segment, project_id, segment_id)
+
+
+def _get_segment(tx: "sa.Connection", project_id: str, segment_id: str) -> Segment:
+    found = queries.find_segment(tx, project_id, segment_id)
     if found is None:
         raise NotFound.of("Segment", segment_id)
     return found
@@ -90,64 +101,51 @@ async def get_segment(relay: Relay, project_id: str, segment_id: str) -> Segment
 async def update_segment(relay: Relay, project_id: str, segment_id: str, changes: Mapping[str, Any]) -> Segment:
     """Set name, description, condition or tracking; a new condition is counted. The condition of a STATIC one is ignored.
 
-    Memberships stay as they are until the next computation, also while they are not tracked. Raises NotFound,
-    BadRequest for a condition that is wrong, or leads back to the segment.
+    Members stay as they are until the next computation, which comes soon when tracking begins; while they are not tracked
+    nothing happens to them. Raises NotFound, BadRequest for a condition that is wrong, or leads back to the segment.
     """
     before = await get_segment(relay, project_id, segment_id)
     values = {name: value for name, value in changes.items() if name != "condition" or before.type == "DYNAMIC"}
     if "condition" in values:
-        if not isinstance(values["condition"], dict):
-            raise BadRequest("condition must be an object with `logic` and `groups`.")
-        condition = check_condition(values["condition"])
-        values["member_count"] = await _count(relay, project_id, segment_id, condition)
+        values |= await _count_condition(relay, before, values["condition"])
     values["updated_at"] = relay.clock.now()
 
     def store(tx: "sa.Connection") -> Segment:
-        present = queries.find_segment(tx, project_id, segment_id)
-        if present is None:
-            raise NotFound.of("Segment", segment_id)
-        after = replace(present, **values)
+        after = replace(_get_segment(tx, project_id, segment_id), **values)
         if "condition" in values:
             _check_references(tx, after)
-        queries.update_segment(tx, project_id, segment_id, values)
+        due = {"counted_at": None} if "condition" in values or "track_membership" in values else {}
+        queries.update_segment(tx, project_id, segment_id, values | due)
         return after
 
     return await relay.db.write(store)
 
 
-def _check_references(tx: "sa.Connection", segment: Segment) -> None:
-    """Raise BadRequest when a condition names a segment that is not there, or leads back to its own."""
-    conditions = queries.list_conditions(tx, segment.project_id) | {segment.id: segment.condition}
-    seen: set[str] = set()
-    waiting = _referred(segment.condition)
-    while waiting:
-        one = waiting.pop()
-        if one == segment.id:
-            raise BadRequest("The condition leads back to this segment: a segment cannot depend on itself.")
-        if one not in conditions:
-            raise BadRequest(f"The condition names the segment {one}, which this project does not have.")
-        if one not in seen:
-            seen.add(one)
-            waiting |= _referred(conditions[one])
-
-
-def _referred(condition: Any) -> set[str]:
-    return set() if condition is None else list_segment_ids(check_condition(condition))
+async def _count_condition(relay: Relay, segment: Segment, condition: Any) -> dict[str, Any]:
+    """Return what a new condition sets; raises BadRequest when it is wrong."""
+    if not isinstance(condition, dict):
+        raise BadRequest("condition must be an object with `logic` and `groups`.")
+    total = await _count(relay, segment.project_id, segment.id, check_condition(condition))
+    return {"condition": strip_condition(condition), "member_count": total}
 
 
 async def delete_segment(relay: Relay, project_id: str, segment_id: str) -> None:
-    """Remove a segment; raises NotFound, and Conflict while a campaign or another segment needs it."""
+    """Remove a segment; raises NotFound, and Conflict while a campaign, a workflow or another segment needs it.
+
+    Its memberships go later, piece by piece.
+    """
 
     def remove(tx: "sa.Connection") -> None:
-        if queries.find_segment(tx, project_id, segment_id) is None:
-            raise NotFound.of("Segment", segment_id)
-        campaigns = queries.list_active_campaigns(tx, project_id, segment_id)
+        _get_segment(tx, project_id, segment_id)
+        users = find_field_usage(tx, project_id, f"segment.{segment_id}")
+        named_by = [campaign.id for campaign in users.campaigns]
+        campaigns = queries.list_active_campaigns(tx, project_id, segment_id, by_condition=named_by)
         if campaigns:
             raise Conflict(f"The segment is used by the campaign {campaigns[0]}, which is not over.")
-        users = find_field_usage(tx, project_id, f"segment.{segment_id}").segments
-        if users:
-            raise Conflict(f"The segment is used by the condition of the segment {users[0].name}.")
-        queries.delete_segment(tx, project_id, segment_id)
+        others = replace(users, campaigns=())
+        if others:
+            raise Conflict(f"The segment is used in a condition: {others.describe()}.")
+        queries.discard_segment(tx, project_id, segment_id)
 
     await relay.db.write(remove)
 
@@ -155,9 +153,13 @@ async def delete_segment(relay: Relay, project_id: str, segment_id: str) -> None
 async def list_contacts(relay: Relay, segment: Segment, page: PageOf) -> tuple[list[Contact], int]:
     """Return a page of the contacts in a segment, and how many there are: who fits now, or the members added by hand."""
     if segment.type == "STATIC":
-        total = await relay.db.read(queries.count_members, segment.id)
-        return await relay.db.read(queries.list_members, segment.project_id, segment.id, page), total
+        return await relay.db.scan(_list_members, segment, page)
     return await relay.db.scan(_list_matching, segment, page, now=relay.clock.now())
+
+
+def _list_members(tx: "sa.Connection", segment: Segment, page: PageOf) -> tuple[list[Contact], int]:
+    found = queries.list_members(tx, segment.project_id, segment.id, page)
+    return found, queries.count_members(tx, segment.project_id, segment.id)
 
 
 def _list_matching(tx: "sa.Connection", segment: Segment, page: PageOf, *, now: datetime) -> tuple[list[Contact], int]:
@@ -190,6 +192,7 @@ async def add_members(
     now = relay.clock.now()
 
     def store(tx: "sa.Connection") -> Added:
+        present = _get_segment(tx, segment.project_id, segment.id)
         wanted = {email: normalize_address(email) for email in emails}
         known = find_contacts_by_email(tx, segment.project_id, sorted(set(wanted.values())))
         missing = sorted({one for one in wanted.values() if one not in known and check_address(one) is None})
@@ -198,8 +201,9 @@ async def add_members(
             changes = [(segment.project_id, ContactChange(one, subscribed_if_new=subscribed)) for one in missing]
             created = [contact for contact, _ in upsert_contacts(tx, changes, now=now)]
         members = {contact.email: contact for contact in (*known.values(), *created)}
-        queries.enter(tx, segment.id, sorted(contact.id for contact in members.values()), now=now)
-        _store_count(tx, segment, queries.count_members(tx, segment.id), now)
+        ids = sorted(contact.id for contact in members.values())
+        queries.add_to_count(tx, present, queries.count_strangers(tx, present, ids))
+        queries.enter(tx, present, ids, now=now)
         return Added(len(members), len(created), [email for email, key in wanted.items() if key not in members])
 
     return await relay.db.write(store)
@@ -211,9 +215,10 @@ async def remove_members(relay: Relay, segment: Segment, emails: Sequence[str]) 
     now = relay.clock.now()
 
     def store(tx: "sa.Connection") -> int:
+        present = _get_segment(tx, segment.project_id, segment.id)
         known = find_contacts_by_email(tx, segment.project_id, sorted({normalize_address(email) for email in emails}))
-        left = queries.leave(tx, segment.id, [contact.id for contact in known.values()], now=now)
-        _store_count(tx, segment, queries.count_members(tx, segment.id), now)
+        left = queries.leave(tx, present, [contact.id for contact in known.values()], now=now)
+        queries.add_to_count(tx, present, -len(left))
         return len(left)
 
     return await relay.db.write(store)
@@ -236,47 +241,60 @@ class Computed:
 async def compute_members(relay: Relay, segment: Segment) -> Computed:
     """Bring the members of a tracked segment in line with its condition; each change is an event.
 
-    Raises BadRequest for a segment that is not tracked, and for a condition that refers to what is gone.
+    Raises BadRequest for a segment that is not tracked, and for a condition that refers to what is gone; NotFound when
+    the segment goes meanwhile, Unavailable when the relay stops.
     """
     if not segment.track_membership:
-        raise BadRequest("The segment does not track its members: set trackMembership to true first.")
+        raise BadRequest(_NOT_TRACKED)
     added = removed = 0
     if segment.type == "DYNAMIC":
-        after = ""
-        while stretch := await relay.db.scan(find_stretch, segment.project_id, after, limit=_COMPARED_AT_ONCE):
-            difference = await relay.db.scan(_compare, segment, stretch, now=relay.clock.now())
-            added += await _write_changes(relay, _let_in, segment, difference.entering)
-            removed += await _write_changes(relay, _let_out, segment, difference.leaving)
-            after = stretch.upto
-    total = await relay.db.read(queries.count_members, segment.id)
-    await relay.db.write(_store_count, segment, total, relay.clock.now())
+        async for contact_ids in _find_changes(relay, segment):
+            entered, left = await relay.db.write(_settle, segment, contact_ids, now=relay.clock.now())
+            added, removed = added + entered, removed + left
+    if added or removed:
+        relay.wakes.events.set()
+    total = await _recount(relay, segment, _count_members)
     return Computed(added, removed, total)
 
 
-def _compare(tx: "sa.Connection", segment: Segment, stretch: Stretch, *, now: datetime) -> queries.Difference:
-    return queries.find_difference(tx, segment.id, _compile(tx, segment, now), stretch)
+async def _find_changes(relay: Relay, segment: Segment) -> AsyncIterator[Sequence[str]]:
+    """Yield ids of contacts that are in a segment and should not be, or should and are not; few at a time."""
+    after: str | None = ""
+    while after is not None:
+        if relay.stopping.is_set():
+            raise Unavailable("The relay is stopping.")
+        after, found = await relay.db.scan(_compare, segment, after, now=relay.clock.now())
+        for start in range(0, len(found), _WRITTEN_AT_ONCE):
+            yield found[start : start + _WRITTEN_AT_ONCE]
+            await asyncio.sleep(0)
 
 
-async def _write_changes(relay: Relay, change: Any, segment: Segment, contact_ids: Sequence[str]) -> int:
-    changed = 0
-    for start in range(0, len(contact_ids), _WRITTEN_AT_ONCE):
-        some = contact_ids[start : start + _WRITTEN_AT_ONCE]
-        changed += await relay.db.write(change, segment, some, now=relay.clock.now())
-        await asyncio.sleep(0)
-    return changed
+def _compare(tx: "sa.Connection", segment: Segment, after: str, *, now: datetime) -> tuple[str | None, list[str]]:
+    """Return how far contacts were compared, None: there were none; and the ids of those who are to enter or leave."""
+    present = _get_tracked(tx, segment)
+    stretch = find_stretch(tx, segment.project_id, after, limit=_COMPARED_AT_ONCE)
+    if stretch is None:
+        return None, []
+    found = queries.find_difference(tx, present, _compile(tx, present, now, among="few"), stretch)
+    return stretch.upto, sorted(found.entering + found.leaving)
 
 
-def _let_in(tx: "sa.Connection", segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> int:
-    entering = queries.find_strangers(tx, segment.project_id, segment.id, contact_ids)
-    queries.enter(tx, segment.id, entering, now=now)
-    record_events(tx, _membership_events(segment, "entry", entering, now))
-    return len(entering)
+def _settle(tx: "sa.Connection", segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> tuple[int, int]:
+    """Let contacts in and out, with events; return how many came and how many went."""
+    present = _get_tracked(tx, segment)
+    found = queries.find_difference(tx, present, _compile(tx, present, now, among="few"), contact_ids)
+    queries.enter(tx, present, found.entering, now=now)
+    queries.leave(tx, present, found.leaving, now=now)
+    record_events(tx, _membership_events(present, "entry", found.entering, now))
+    record_events(tx, _membership_events(present, "exit", found.leaving, now))
+    return len(found.entering), len(found.leaving)
 
 
-def _let_out(tx: "sa.Connection", segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> int:
-    leaving = queries.leave(tx, segment.id, contact_ids, now=now)
-    record_events(tx, _membership_events(segment, "exit", leaving, now))
-    return len(leaving)
+def _get_tracked(tx: "sa.Connection", segment: Segment) -> Segment:
+    present = _get_segment(tx, segment.project_id, segment.id)
+    if not present.track_membership:
+        raise BadRequest(_NOT_TRACKED)
+    return present
 
 
 def _membership_events(segment: Segment, word: str, contact_ids: Sequence[str], now: datetime) -> list[NewEvent]:
@@ -293,12 +311,27 @@ def slug(name: str) -> str:
 
 async def refresh_count(relay: Relay, segment: Segment) -> int:
     """Count who is in a segment, store the number and return it; nothing else changes."""
-    if segment.type == "STATIC" or segment.condition is None:
-        total = await relay.db.read(queries.count_members, segment.id)
-    else:
-        total = await _count(relay, segment.project_id, segment.id, check_condition(segment.condition))
-    await relay.db.write(_store_count, segment, total, relay.clock.now())
+    return await _recount(relay, segment, _count_members if segment.type == "STATIC" else _count_matching)
+
+
+async def _recount(relay: Relay, segment: Segment, count: Callable[["sa.Connection", Segment, datetime], int]) -> int:
+    now = relay.clock.now()
+
+    def read(tx: "sa.Connection") -> tuple[Segment, int]:
+        present = _get_segment(tx, segment.project_id, segment.id)
+        return present, count(tx, present, now)
+
+    present, total = await relay.db.scan(read)
+    await relay.db.write(queries.store_count, present, total, now=now)
     return total
+
+
+def _count_members(tx: "sa.Connection", segment: Segment, now: datetime) -> int:
+    return queries.count_members(tx, segment.project_id, segment.id)
+
+
+def _count_matching(tx: "sa.Connection", segment: Segment, now: datetime) -> int:
+    return queries.count_matching(tx, segment.project_id, _compile(tx, segment, now))
 
 
 async def _count(relay: Relay, project_id: str, segment_id: str, condition: Condition) -> int:
@@ -311,10 +344,6 @@ async def _count(relay: Relay, project_id: str, segment_id: str, condition: Cond
     return await relay.db.scan(count)
 
 
-def _compile(tx: "sa.Connection", segment: Segment, now: datetime) -> "sa.ColumnElement[bool]":
+def _compile(tx: "sa.Connection", segment: Segment, now: datetime, *, among: Among = "all") -> "sa.ColumnElement[bool]":
     condition = check_condition(segment.condition)
-    return match(tx, segment.project_id, condition, now=now, within=frozenset({segment.id}))
-
-
-def _store_count(tx: "sa.Connection", segment: Segment, total: int, now: datetime) -> None:
-    queries.update_segment(tx, segment.project_id, segment.id, {"member_count": total, "counted_at": now})
+    return match(tx, segment.project_id, condition, now=now, within=frozenset({segment.id}), among=among)

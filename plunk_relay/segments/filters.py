@@ -3,32 +3,60 @@
 What contract section 17.5 leaves open is decided so:
 
 - A negation (`notEquals`, `notContains`) holds for contacts that lack the field; `exists` beside it leaves them out.
-- `data.a.b` is the key `b` of the object `a`; where a contact has a key `a.b`, that one counts.
+- A value that is null is one that is not there: `equals` null is `notExists`, `notEquals` null is `exists`.
+- `data.a.b` is the key `b` of the object `a`; where a contact has a key `a.b` outside any object, that one counts.
 - Objects are equal when their keys and values are, in whatever order; 1 equals 1.0, and neither equals "1" or true.
+- Segments may not refer to each other in a circle, be they tracked or not.
 
-A filter on history asks the index of events, or of a contact's mails; cheap tests of columns stand before those of JSON.
+Cheap tests of columns stand before those of JSON, and those before history. Who did something is listed once from the index
+of events or mails, and not asked for each contact, unless few are asked about: for a million the list is the faster way.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from plunk_relay.clock import format_time
-from plunk_relay.conditions import ACTIVITIES, Condition, Filter, Group, check_condition, read_day, read_time
-from plunk_relay.db.json_values import json_equal, json_kind, json_number, json_text, text_position
-from plunk_relay.db.portable import unindexed
+from plunk_relay.conditions import (
+    ACTIVITIES,
+    MOST_DEEP,
+    Condition,
+    Filter,
+    Group,
+    check_condition,
+    list_segment_ids,
+    read_day,
+    read_time,
+)
+from plunk_relay.db.json_values import (
+    is_number,
+    json_equal,
+    json_kind,
+    json_number,
+    json_text,
+    number_literal,
+    text_position,
+)
+from plunk_relay.db.portable import all_of, any_of, unindexed
 from plunk_relay.db.tables import contacts, emails, events, segment_memberships, segments
 from plunk_relay.db.types import Time
 from plunk_relay.errors import BadRequest
 
 Test = sa.ColumnElement[bool]
-_DAY = timedelta(days=1)
+Among = Literal["all", "few"]
+MOST_TESTS = 1_000
+"""How many filters a condition may come to with those of the segments that stand for theirs."""
+MOST_KEYS = 10
+"""How many keys a path may have; with more dots, a field is one key that holds them."""
+_TO_THE_END_OF_A_DAY = timedelta(days=1) - timedelta(milliseconds=1)
 _NARROW = timedelta(days=2)
+_USUAL = {"sent_at", "delivered_at"}
 _COSTS = {"subscribed": 0, "date": 1, "email": 2, "segment": 3, "data": 4, "event": 5, "activity": 6}
 """In which order the tests of a group stand: the cheap ones first."""
+_NEGATIONS = {"notEquals": "equals", "notContains": "contains", "notExists": "exists"}
 _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     "greaterThan": lambda value, bound: value > bound,
     "greaterThanOrEqual": lambda value, bound: value >= bound,
@@ -44,32 +72,85 @@ def match(
     *,
     now: datetime,
     within: frozenset[str] = frozenset(),
+    among: Among = "all",
 ) -> Test:
-    """Return the test, for a WHERE beside `contacts.c.project_id == project_id`.
+    """Return the test, for a WHERE beside `contacts.c.project_id == project_id`; NULL is no.
 
     Segments that are referred to are looked up inside the project. `within` are the ids of the segments that the
-    condition is of. Raises BadRequest for a segment that is not there, and for one that leads back to itself.
+    condition is of. `among` says whether all contacts of the project are asked about, or few of them: a stretch of a
+    thousand, or one. Raises BadRequest for a segment that is not there, for one that leads back to itself, and for
+    conditions that become too large or too deep with the segments they name.
     """
-    return _Compiler(tx, project_id, now).condition(condition, within)
+    named = _Segments(tx, project_id)
+    named.load(condition, within)
+    return _Compiler(project_id, now, named.known, among).condition(condition, depth=1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiler:
+class _Segment:
+    """A segment that is referred to; without a condition its members are in the table alone."""
+
+    id: str
+    condition: Condition | None
+    in_table: bool
+
+
+@dataclass(slots=True)
+class _Segments:
+    """Load the segments that a condition refers to, at whatever distance, each once."""
+
     tx: sa.Connection
     project_id: str
+    known: dict[str, _Segment] = field(default_factory=dict)
+
+    def load(self, condition: Condition, within: frozenset[str]) -> None:
+        ids = list_segment_ids(condition)
+        for circular in sorted(ids & within):
+            raise BadRequest(f"The condition leads back to the segment {circular}: a segment cannot depend on itself.")
+        fresh = self._find(ids - set(self.known))
+        self.known |= fresh
+        for one in fresh.values():
+            if one.condition is not None:
+                self.load(one.condition, within | {one.id})
+
+    def _find(self, ids: set[str]) -> dict[str, _Segment]:
+        columns = (segments.c.id, segments.c.type, segments.c.track_membership, segments.c.condition)
+        named = segments.c.id.in_(sorted(ids)) & (unindexed(segments.c.project_id) == self.project_id)
+        rows = self.tx.execute(sa.select(*columns).where(named)).all() if ids else []
+        for unknown in sorted(ids - {row.id for row in rows}):
+            raise BadRequest(f"The condition names the segment {unknown}, which this project does not have.")
+        return {row.id: _read_segment(row) for row in rows}
+
+
+def _read_segment(row: Any) -> _Segment:
+    is_static = row.type == "STATIC"
+    return _Segment(row.id, None if is_static else check_condition(row.condition), is_static or row.track_membership)
+
+
+@dataclass(slots=True)
+class _Compiler:
+    project_id: str
     now: datetime
+    segments: dict[str, _Segment]
+    among: Among
+    tests: int = 0
 
-    def condition(self, condition: Condition, within: frozenset[str]) -> Test:
-        tests = [self._group(group, within) for group in condition.groups]
-        return sa.and_(*tests) if condition.logic == "AND" else sa.or_(*tests)
+    def condition(self, condition: Condition, *, depth: int) -> Test:
+        if depth > MOST_DEEP:
+            raise BadRequest(f"Conditions may be nested {MOST_DEEP} deep, with those of the segments they name.")
+        tests = [self._group(group, depth) for group in condition.groups]
+        return all_of(tests) if condition.logic == "AND" else any_of(tests)
 
-    def _group(self, group: Group, within: frozenset[str]) -> Test:
-        tests = [self._filter(one, within) for one in sorted(group.filters, key=lambda one: _COSTS[one.kind])]
+    def _group(self, group: Group, depth: int) -> Test:
+        tests = [self._filter(one, depth) for one in sorted(group.filters, key=lambda one: _COSTS[one.kind])]
         if group.conditions is not None:
-            tests.append(self.condition(group.conditions, within))
-        return sa.and_(*tests)
+            tests.append(self.condition(group.conditions, depth=depth + 1))
+        return all_of(tests)
 
-    def _filter(self, one: Filter, within: frozenset[str]) -> Test:
+    def _filter(self, one: Filter, depth: int) -> Test:
+        self.tests += 1
+        if self.tests > MOST_TESTS:
+            raise BadRequest(f"The condition has more than {MOST_TESTS} filters, with those of the segments it names.")
         match one.kind:
             case "email":
                 return _email_test(one)
@@ -85,58 +166,59 @@ class _Compiler:
             case "activity":
                 return self._activity_test(one)
             case "segment":
-                return self._segment_test(one, within)
+                return self._segment_test(one, depth)
 
     def _event_test(self, one: Filter) -> Test:
-        where = [events.c.project_id == self.project_id, events.c.name == one.name]
-        since = events.c.created_at >= sa.literal(one.cutoff(self.now), Time) if one.unit else None
-        return _history_test(one.operator, events.c.contact_id, where, since)
+        """Test by the index of names, which has all that is asked for: that of times does not."""
+        where = [events.c.project_id == self.project_id, events.c.name == one.name, events.c.contact_id.is_not(None)]
+        since = unindexed(events.c.created_at) >= _time(one.cutoff(self.now)) if one.unit else None
+        return self._history_test(one.operator, events.c.contact_id, where, since)
 
     def _activity_test(self, one: Filter) -> Test:
+        """Test by the index of the time; what happens to nearly every mail has none, so it is looked for in all of them."""
         happened = emails.c[ACTIVITIES[one.name]]
-        where = [unindexed(emails.c.project_id) == self.project_id, happened.is_not(None)]  # by the contact's own index
-        since = happened >= sa.literal(one.cutoff(self.now), Time) if one.unit else None
-        return _history_test(one.operator, emails.c.contact_id, where, since)
+        own_index = self.among == "all" or happened.name not in _USUAL
+        project_id = emails.c.project_id if own_index else unindexed(emails.c.project_id)
+        since = happened >= _time(one.cutoff(self.now)) if one.unit else None
+        where = [project_id == self.project_id, happened.is_not(None)]
+        return self._history_test(one.operator, emails.c.contact_id, where, since)
 
-    def _segment_test(self, one: Filter, within: frozenset[str]) -> Test:
-        inside = self._members(one.name, within)
-        return inside if one.operator == "memberOfSegment" else sa.not_(inside)
+    def _history_test(self, operator: str, contact_id: sa.Column[Any], where: Sequence[Test], since: Test | None) -> Test:
+        """Test what happened, ever or since; never and not since hold for contacts with no history at all."""
+        ever = self._is_listed(contact_id, where)
+        lately = ever if since is None else self._is_listed(contact_id, [*where, since])
+        match operator:
+            case "triggered":
+                return ever
+            case "triggeredWithin":
+                return lately
+            case "triggeredOlderThan":
+                return ever & sa.not_(lately)
+            case _:
+                return sa.not_(lately)
 
-    def _members(self, segment_id: str, within: frozenset[str]) -> Test:
+    def _segment_test(self, one: Filter, depth: int) -> Test:
         """Test membership: by the table where it is kept, else by the segment's own condition."""
-        if segment_id in within:
-            raise BadRequest(f"The condition leads back to the segment {segment_id}: a segment cannot depend on itself.")
-        named = (segments.c.project_id == self.project_id) & (segments.c.id == segment_id)
-        columns = (segments.c.type, segments.c.track_membership, segments.c.condition)
-        row = self.tx.execute(sa.select(*columns).where(named)).one_or_none()
-        if row is None:
-            raise BadRequest(f"The condition names the segment {segment_id}, which this project does not have.")
-        if row.type == "STATIC" or row.track_membership:
-            return contacts.c.id.in_(
-                sa.select(segment_memberships.c.contact_id).where(
-                    segment_memberships.c.segment_id == segment_id, segment_memberships.c.exited_at.is_(None)
-                )
+        segment = self.segments[one.name]
+        if segment.in_table or segment.condition is None:
+            present = segment_memberships.c.exited_at.is_(None)
+            inside = self._is_listed(
+                segment_memberships.c.contact_id, [segment_memberships.c.segment_id == segment.id, present]
             )
-        return self.condition(check_condition(row.condition), within | {segment_id})
+        else:
+            inside = self.condition(segment.condition, depth=depth + 1)
+        return inside if one.operator == "memberOfSegment" else _not(inside)
+
+    def _is_listed(self, contact_id: sa.Column[Any], where: Sequence[Test]) -> Test:
+        """Test whether a contact is in a table. `contact_id` must not be NULL there: NOT IN would hold for nobody."""
+        if self.among == "all":
+            return contacts.c.id.in_(sa.select(contact_id).where(*where))
+        return sa.exists(sa.select(1).where(contact_id == contacts.c.id, *where).correlate(contacts))
 
 
-def _history_test(operator: str, contact_id: sa.Column[Any], where: Sequence[Test], since: Test | None) -> Test:
-    """Test what happened, ever or since; never and not since hold for contacts with no history at all."""
-    ever = _happened(contact_id, where)
-    lately = ever if since is None else _happened(contact_id, [*where, since])
-    match operator:
-        case "triggered":
-            return ever
-        case "triggeredWithin":
-            return lately
-        case "triggeredOlderThan":
-            return ever & sa.not_(lately)
-        case _:
-            return sa.not_(lately)
-
-
-def _happened(contact_id: sa.Column[Any], where: Sequence[Test]) -> Test:
-    return sa.exists(sa.select(1).where(contact_id == contacts.c.id, *where).correlate(contacts))
+def _not(test: Test) -> Test:
+    """Turn a test round that is NULL for what is not there: that is no."""
+    return test.is_not(sa.true())
 
 
 def _email_test(one: Filter) -> Test:
@@ -162,7 +244,7 @@ def _date_test(one: Filter, now: datetime) -> Test:
         return test
     day = read_day(one.value)
     start = datetime.fromisoformat(f"{day}T00:00:00+00:00") if day else moment
-    same = (column >= _time(start)) & (column < _time(start + _DAY)) if day else column == _time(moment)
+    same = column.between(_time(start), _time(start + _TO_THE_END_OF_A_DAY)) if day else column == _time(moment)
     return same if one.operator == "equals" else sa.not_(same)
 
 
@@ -178,68 +260,64 @@ def _time(moment: datetime) -> sa.ColumnElement[Any]:
 def _data_test(one: Filter, now: datetime) -> Test:
     """Test a custom field; a key that holds the dots itself goes before the path they make."""
     keys = one.name.split(".")
-    if len(keys) == 1:
-        return _value_test(keys, one, now)
-    whole = json_kind(contacts.c.data, [one.name]).is_not(None)
-    return sa.case((whole, _value_test([one.name], one, now)), else_=_value_test(keys, one, now))
+    whole = _value_test([one.name], one, now)
+    if len(keys) == 1 or len(keys) > MOST_KEYS:
+        return whole
+    of_whole = json_kind(contacts.c.data, [one.name])
+    return (of_whole.is_(None) & _value_test(keys, one, now)) | (of_whole.is_not(None) & whole)
 
 
 def _value_test(keys: Sequence[str], one: Filter, now: datetime) -> Test:
-    place = _Place(contacts.c.data, tuple(keys))
-    match one.operator:
-        case "exists":
-            return place.present()
-        case "notExists":
-            return sa.not_(place.present())
-        case "equals":
-            return place.equals(one.value)
-        case "notEquals":
-            return sa.not_(sa.func.coalesce(place.equals(one.value), sa.false()))
-        case "contains":
-            return place.contains(one.value)
-        case "notContains":
-            return sa.not_(sa.func.coalesce(place.contains(one.value), sa.false()))
-        case "within":
-            return place.is_text() & (place.text() >= format_time(one.cutoff(now)))
-        case "olderThan":
-            return place.is_text() & (place.text() < format_time(one.cutoff(now)))
-        case _:
-            return place.compares(_ORDERS[one.operator], one.value)
+    negated = _NEGATIONS.get(one.operator)
+    tests = _Place(tuple(keys)).tests(negated or one.operator, one, now)
+    return all_of(tests) if negated is None else _none_of(tests)
+
+
+def _none_of(tests: Sequence[Test]) -> Test:
+    """Test that not all of these hold: the first that does not decides, and the others are not worked out."""
+    return any_of([_not(test) for test in tests])
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A value inside a JSON column."""
+    """A custom field. What is asked of it are tests that must all hold: of the value, then of its kind, which tells less."""
 
-    column: sa.ColumnElement[Any]
     keys: tuple[str, ...]
 
-    def kind(self) -> sa.ColumnElement[str]:
-        return json_kind(self.column, self.keys)
+    def tests(self, operator: str, one: Filter, now: datetime) -> list[Test]:
+        match operator:
+            case "exists":
+                return [self.kind() != "null"]
+            case "equals":
+                return self.equals(one.value)
+            case "contains":
+                return [text_position(self.text(), one.value) > 0, self.kind() == "text"]
+            case "within":
+                return self.compares(_ORDERS["greaterThanOrEqual"], format_time(one.cutoff(now)))
+            case "olderThan":
+                return self.compares(_ORDERS["lessThan"], format_time(one.cutoff(now)))
+            case _:
+                return self.compares(_ORDERS[operator], one.value)
 
-    def text(self) -> sa.ColumnElement[str]:
-        return json_text(self.column, self.keys)
-
-    def present(self) -> Test:
-        return sa.func.coalesce(self.kind(), "null") != "null"
-
-    def is_text(self) -> Test:
-        return self.kind() == "text"
-
-    def is_number(self) -> Test:
-        return self.kind().in_(("integer", "real"))
-
-    def contains(self, value: str) -> Test:
-        return self.is_text() & (text_position(self.text(), value) > 0)
-
-    def compares(self, order: Callable[[Any, Any], Any], bound: str | float) -> Test:
-        if isinstance(bound, str):
-            return sa.and_(self.is_text(), order(self.text(), bound))
-        return sa.and_(self.is_number(), order(json_number(self.column, self.keys), bound))
-
-    def equals(self, value: Any) -> Test:
+    def equals(self, value: Any) -> list[Test]:
         """Compare by type; a date is compared with the day that a text begins with."""
         day = read_day(value)
+        if value is None:
+            return [_not(self.kind() != "null")]
         if day is not None:
-            return self.is_text() & (sa.func.substr(self.text(), 1, 10) == day)
-        return json_equal(self.column, self.keys, value)
+            return [sa.func.substr(self.text(), 1, 10) == day, self.kind() == "text"]
+        if isinstance(value, bool | dict | list):
+            return [json_equal(contacts.c.data, self.keys, value)]
+        return self.compares(lambda stored, wanted: stored == wanted, value)
+
+    def compares(self, order: Callable[[Any, Any], Any], bound: str | float) -> list[Test]:
+        if isinstance(bound, str):
+            return [order(self.text(), bound), self.kind() == "text"]
+        number = json_number(contacts.c.data, self.keys)
+        return [order(number, number_literal(bound)), is_number(contacts.c.data, self.keys)]
+
+    def kind(self) -> sa.ColumnElement[str]:
+        return json_kind(contacts.c.data, self.keys)
+
+    def text(self) -> sa.ColumnElement[str]:
+        return json_text(contacts.c.data, self.keys)

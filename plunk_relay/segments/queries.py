@@ -1,4 +1,8 @@
-"""What segments are stored, and who is in them? Members are rows; who fits a condition is asked of the contacts."""
+"""What segments are stored, and who is in them? Members are rows; who fits a condition is asked of the contacts.
+
+A segment that was deleted belongs to the relay's own project, where nobody sees it, until its memberships are gone: they
+may be a million, and the writer has mail to store meanwhile.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +11,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from plunk_relay.contacts.queries import COLUMNS, Contact, Stretch
+from plunk_relay.contacts.queries import COLUMNS, Contact, Stretch, find_contacts
 from plunk_relay.db.engine import dump_json
 from plunk_relay.db.portable import listed, unindexed, upsert
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import campaigns, contacts, projects, segment_memberships, segments
 from plunk_relay.db.types import Time
+from plunk_relay.projects.queries import RELAY_PROJECT_ID
 
 SegmentType = Literal["DYNAMIC", "STATIC"]
 Test = sa.ColumnElement[bool]
@@ -55,15 +60,15 @@ def find_segment(tx: sa.Connection, project_id: str, segment_id: str) -> Segment
 def find_stale(tx: sa.Connection, *, counted_before: datetime) -> Segment | None:
     """Return the segment of an enabled project that was counted longest ago; None when all were since."""
     due = segments.c.counted_at.is_(None) | (segments.c.counted_at < sa.literal(counted_before, Time))
-    enabled = sa.select(projects.c.id).where(projects.c.disabled.is_(False))
-    found = _SELECT.where(due, segments.c.project_id.in_(enabled)).order_by(segments.c.counted_at).limit(1)
-    row = tx.execute(found).one_or_none()
+    enabled = sa.select(projects.c.id).where(projects.c.disabled.is_(False), projects.c.id != RELAY_PROJECT_ID)
+    oldest = _SELECT.where(due, segments.c.project_id.in_(enabled)).order_by(segments.c.counted_at.nulls_first())
+    row = tx.execute(oldest.limit(1)).one_or_none()
     return Segment(*row) if row else None
 
 
-def insert_segment(tx: sa.Connection, segment: Segment) -> None:
-    """Store a new segment."""
-    tx.execute(sa.insert(segments), {name: getattr(segment, name) for name in _NAMES})
+def insert_segment(tx: sa.Connection, segment: Segment, *, counted_at: datetime | None) -> None:
+    """Store a new segment; `counted_at` None: its turn comes next."""
+    tx.execute(sa.insert(segments), {name: getattr(segment, name) for name in _NAMES} | {"counted_at": counted_at})
 
 
 def update_segment(tx: sa.Connection, project_id: str, segment_id: str, values: dict[str, Any]) -> bool:
@@ -71,22 +76,46 @@ def update_segment(tx: sa.Connection, project_id: str, segment_id: str, values: 
     return tx.execute(sa.update(segments).where(_is(project_id, segment_id)).values(values)).rowcount == 1
 
 
-def delete_segment(tx: sa.Connection, project_id: str, segment_id: str) -> bool:
-    """Remove a segment and its memberships; False when the project has no such segment."""
-    return tx.execute(sa.delete(segments).where(_is(project_id, segment_id))).rowcount == 1
+def store_count(tx: sa.Connection, counted: Segment, total: int, *, now: datetime) -> None:
+    """Store how many are in a segment, unless it was changed, or counted, since it was read."""
+    updated = sa.literal(counted.updated_at, Time)
+    as_read = (segments.c.member_count == counted.member_count) & (segments.c.updated_at == updated)
+    count = sa.case((as_read, total), else_=segments.c.member_count)
+    update_segment(tx, counted.project_id, counted.id, {"member_count": count, "counted_at": now})
 
 
-def list_active_campaigns(tx: sa.Connection, project_id: str, segment_id: str) -> list[str]:
-    """Return the names of campaigns that wait for a segment or are being sent to it."""
-    named = (campaigns.c.project_id == project_id) & (campaigns.c.segment_id == segment_id)
-    found = sa.select(campaigns.c.name).where(named, campaigns.c.status.in_(_ACTIVE_CAMPAIGNS))
+def add_to_count(tx: sa.Connection, segment: Segment, more: int) -> None:
+    """Add to the number of members: counting a million of them takes the writer too long."""
+    update_segment(tx, segment.project_id, segment.id, {"member_count": segments.c.member_count + more})
+
+
+def discard_segment(tx: sa.Connection, project_id: str, segment_id: str) -> None:
+    """Take a segment away from its project and from the campaigns that are over."""
+    of_campaigns = (campaigns.c.project_id == project_id) & (campaigns.c.segment_id == segment_id)
+    tx.execute(sa.update(campaigns).where(of_campaigns).values(segment_id=None))
+    update_segment(tx, project_id, segment_id, {"project_id": RELAY_PROJECT_ID})
+
+
+def delete_discarded(tx: sa.Connection, *, limit: int) -> bool:
+    """Remove up to `limit` memberships of a discarded segment, and the segment behind the last; False: there is none."""
+    discarded = sa.select(segments.c.id).where(segments.c.project_id == RELAY_PROJECT_ID).limit(1)
+    segment_id = tx.execute(discarded).scalar_one_or_none()
+    if segment_id is None:
+        return False
+    of_segment = segment_memberships.c.segment_id == segment_id
+    some = sa.select(segment_memberships.c.contact_id).where(of_segment).limit(limit)
+    removing = sa.delete(segment_memberships).where(of_segment, segment_memberships.c.contact_id.in_(some))
+    if tx.execute(removing).rowcount < limit:
+        tx.execute(sa.delete(segments).where(_is(RELAY_PROJECT_ID, segment_id)))
+    return True
+
+
+def list_active_campaigns(tx: sa.Connection, project_id: str, segment_id: str, *, by_condition: Sequence[str]) -> list[str]:
+    """Return the names of campaigns that wait for a segment, or are being sent to it; those of a list name it otherwise."""
+    named = (campaigns.c.segment_id == segment_id) | campaigns.c.id.in_(by_condition)
+    active = campaigns.c.status.in_(_ACTIVE_CAMPAIGNS)
+    found = sa.select(campaigns.c.name).where(campaigns.c.project_id == project_id, named, active)
     return list(tx.execute(found.order_by(campaigns.c.created_at)).scalars())
-
-
-def list_conditions(tx: sa.Connection, project_id: str) -> dict[str, Any]:
-    """Return the stored conditions of a project's segments by id; None for static ones."""
-    found = sa.select(segments.c.id, segments.c.condition).where(segments.c.project_id == project_id)
-    return {row[0]: row[1] for row in tx.execute(found)}
 
 
 def count_matching(tx: sa.Connection, project_id: str, test: Test) -> int:
@@ -121,69 +150,75 @@ def list_matching(
     return [Contact(*row) for row in tx.execute(ordered)]
 
 
-def count_members(tx: sa.Connection, segment_id: str) -> int:
+def count_members(tx: sa.Connection, project_id: str, segment_id: str) -> int:
     """Count the present members."""
-    return tx.execute(sa.select(sa.func.count()).where(_is_inside(segment_id))).scalar_one()
+    return tx.execute(sa.select(sa.func.count()).where(_is_inside(project_id, segment_id))).scalar_one()
 
 
 def list_members(tx: sa.Connection, project_id: str, segment_id: str, page: PageOf) -> list[Contact]:
     """Return the present members, who came last first."""
-    joined = segment_memberships.join(contacts, contacts.c.id == segment_memberships.c.contact_id)
-    found = sa.select(*COLUMNS).select_from(joined).where(_is_inside(segment_id), contacts.c.project_id == project_id)
-    newest = (segment_memberships.c.entered_at.desc(), contacts.c.id.desc())
-    return [Contact(*row) for row in tx.execute(found.order_by(*newest).limit(page.size).offset(page.offset))]
+    newest = (segment_memberships.c.entered_at.desc(), segment_memberships.c.contact_id.desc())
+    chosen = sa.select(segment_memberships.c.contact_id).where(_is_inside(project_id, segment_id)).order_by(*newest)
+    ids = tx.execute(chosen.limit(page.size).offset(page.offset)).scalars().all()
+    found = {contact.id: contact for contact in find_contacts(tx, project_id, ids)}
+    return [found[one] for one in ids if one in found]
 
 
 _ENTER = Prepared(upsert(segment_memberships, ["segment_id", "contact_id"], ["entered_at", "exited_at"]))
 
 
-def enter(tx: sa.Connection, segment_id: str, contact_ids: Sequence[str], *, now: datetime) -> None:
+def enter(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> None:
     """Make contacts members from now on, whether they are already or were before."""
-    rows = [{"segment_id": segment_id, "contact_id": one, "entered_at": now, "exited_at": None} for one in contact_ids]
+    rows = [{"segment_id": segment.id, "contact_id": one, "entered_at": now, "exited_at": None} for one in contact_ids]
     _ENTER.run_many(tx, rows)
 
 
-def leave(tx: sa.Connection, segment_id: str, contact_ids: Sequence[str], *, now: datetime) -> list[str]:
+def leave(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> list[str]:
     """End the memberships of contacts; return those who were members."""
-    inside = _is_inside(segment_id) & segment_memberships.c.contact_id.in_(listed("contact_ids"))
+    inside = _is_inside(segment.project_id, segment.id) & segment_memberships.c.contact_id.in_(listed("contact_ids"))
     ending = sa.update(segment_memberships).where(inside).values(exited_at=now)
     ended = ending.returning(segment_memberships.c.contact_id)
     return list(tx.execute(ended, {"contact_ids": dump_json(list(contact_ids))}).scalars())
 
 
-def find_strangers(tx: sa.Connection, project_id: str, segment_id: str, contact_ids: Sequence[str]) -> list[str]:
-    """Return which of these are contacts of the project and no members."""
-    there = (contacts.c.project_id == project_id) & contacts.c.id.in_(listed("contact_ids"))
-    found = sa.select(contacts.c.id).where(there, ~_has_membership(segment_id)).order_by(contacts.c.id)
-    return list(tx.execute(found, {"contact_ids": dump_json(list(contact_ids))}).scalars())
+def count_strangers(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str]) -> int:
+    """Count those of some contacts that are no members."""
+    inside = _is_inside(segment.project_id, segment.id) & segment_memberships.c.contact_id.in_(listed("contact_ids"))
+    members = tx.execute(sa.select(sa.func.count()).where(inside), {"contact_ids": dump_json(list(contact_ids))})
+    return len(contact_ids) - int(members.scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Who of a stretch of contacts fits and is no member, and who is a member and does not fit."""
+    """Who fits and is no member, and who is a member and does not fit."""
 
     entering: list[str]
     leaving: list[str]
 
 
-def find_difference(tx: sa.Connection, segment_id: str, test: Test, stretch: Stretch) -> Difference:
-    """Compare members with the condition, for a stretch of contacts."""
-    inside = stretch.where()
-    fits, is_member = sa.func.coalesce(test, sa.false()), _has_membership(segment_id)
-    ids = sa.select(contacts.c.id).where(inside).order_by(contacts.c.id)
-    entering = tx.execute(ids.where(fits, ~is_member)).scalars().all()
-    leaving = tx.execute(ids.where(is_member, sa.not_(fits))).scalars().all()
-    return Difference(list(entering), list(leaving))
+def find_difference(tx: sa.Connection, segment: Segment, test: Test, among: Stretch | Sequence[str]) -> Difference:
+    """Compare members with the condition, for a stretch of contacts, or for those with some ids."""
+    values: dict[str, str] = {}
+    if isinstance(among, Stretch):
+        inside = among.where()
+    else:
+        inside = (contacts.c.project_id == segment.project_id) & contacts.c.id.in_(listed("contact_ids"))
+        values["contact_ids"] = dump_json(list(among))
+    fits, is_member = sa.func.coalesce(test, sa.false()), _has_membership(segment.id)
+    differing = sa.select(contacts.c.id, is_member).where(inside, fits != is_member).order_by(contacts.c.id)
+    found = tx.execute(differing, values).all()
+    return Difference([row[0] for row in found if not row[1]], [row[0] for row in found if row[1]])
 
 
 def _has_membership(segment_id: str) -> Test:
-    return sa.exists(
-        sa.select(1).where(_is_inside(segment_id), segment_memberships.c.contact_id == contacts.c.id).correlate(contacts)
-    )
+    of_contact = segment_memberships.c.contact_id == contacts.c.id
+    present = (segment_memberships.c.segment_id == segment_id) & segment_memberships.c.exited_at.is_(None)
+    return sa.exists(sa.select(1).where(present, of_contact).correlate(contacts))
 
 
-def _is_inside(segment_id: str) -> Test:
-    return (segment_memberships.c.segment_id == segment_id) & segment_memberships.c.exited_at.is_(None)
+def _is_inside(project_id: str, segment_id: str) -> Test:
+    of_project = sa.select(segments.c.id).where(_is(project_id, segment_id)).scalar_subquery()
+    return (segment_memberships.c.segment_id == of_project) & segment_memberships.c.exited_at.is_(None)
 
 
 def _is(project_id: str, segment_id: str) -> Test:

@@ -1,7 +1,7 @@
 """What may be asked about suppressions? Rules, the mail they caught (contract section 20), and the list of addresses."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -241,13 +241,13 @@ async def add_address(relay: Relay, caller: Caller, body: NewAddress) -> Address
 
 
 @endpoint("GET", "/suppressions/addresses/{email:path}", tag=_TAG, errors=(NotFound,))
-async def show_address(relay: Relay, caller: Caller, email: str) -> AddressBody:
+async def show_address(relay: Relay, caller: Caller, email: Annotated[str, "E-mail address"]) -> AddressBody:
     """Tell whether an address is on the list, and why."""
     return _address(await actions.get_address(relay, caller.project_id, email))
 
 
 @endpoint("DELETE", "/suppressions/addresses/{email:path}", tag=_TAG, errors=(NotFound,))
-async def remove_address(relay: Relay, caller: Caller, email: str) -> Done:
+async def remove_address(relay: Relay, caller: Caller, email: Annotated[str, "E-mail address"]) -> Done:
     """Take an address off the list: mail to it is sent again from now on.
 
     Mail that was held before is not sent. Whether the contact is subscribed does not change.

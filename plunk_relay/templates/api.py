@@ -96,8 +96,8 @@ def _one_of(*allowed: str) -> BeforeValidator:
 class TemplateQuery(PageQuery):
     """Which templates, in which order."""
 
-    limit: Annotated[int | None, BeforeValidator(lenient(USUAL, MOST))] = Field(
-        None, description="As `pageSize`, which goes before", json_schema_extra=ANY_NUMBER
+    limit: Annotated[int, BeforeValidator(lenient(USUAL, MOST))] = Field(
+        USUAL, description="As `pageSize`, which goes before", json_schema_extra=ANY_NUMBER
     )
     search: str | None = Field(None, description="What name, description or subject contains, in any case")
     type: Annotated[TemplateType | None, _one_of("MARKETING", "TRANSACTIONAL", "HEADLESS"), _WORD] = Field(
@@ -113,7 +113,7 @@ class TemplateQuery(PageQuery):
     @property
     def size(self) -> int:
         """How many templates a page has."""
-        return self.limit if self.limit is not None and "page_size" not in self.model_fields_set else self.page_size
+        return self.page_size if "page_size" in self.model_fields_set else self.limit
 
     def chosen(self) -> TemplateFilter:
         """Return which templates are meant."""

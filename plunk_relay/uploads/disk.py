@@ -58,9 +58,6 @@ class DiskStore:
         except OSError as error:
             raise StoreFailed(f"The file cannot be read: {error.strerror}.") from error
 
-    def close(self) -> None:
-        """Nothing is open."""
-
     def _write(self, key: str, data: bytes) -> None:
         place = self._directory / key
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from plunk_relay.uploads.disk import DiskStore
 
 if TYPE_CHECKING:
     from minio import Minio
+    from urllib3 import PoolManager
 
 T = TypeVar("T")
 _THREADS = 4  # a store that hangs must not hold the threads that render mails
@@ -31,15 +32,12 @@ class S3Store:
     """Objects of a bucket; `disk` holds what was uploaded before the bucket was set."""
 
     def __init__(self, settings: UploadSettings, disk: DiskStore) -> None:
-        assert settings.s3_endpoint is not None and settings.s3_bucket is not None  # noqa: S101  the section sees to it
         self._settings = settings
-        self._bucket = settings.s3_bucket
-        self._base_url = (settings.public_url or f"{settings.s3_endpoint.rstrip('/')}/{self._bucket}").rstrip("/")
+        self._bucket = settings.s3_bucket or ""
+        self._endpoint = (settings.s3_endpoint or "").rstrip("/")
+        self._base_url = (settings.public_url or f"{self._endpoint}/{self._bucket}").rstrip("/")
         self._disk = disk
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
-
-    def prepare(self) -> None:
-        """Nothing is asked of the store before the first upload: mail must leave while it is down."""
 
     def url(self, key: str) -> str:
         """Return where everybody finds a file."""
@@ -59,8 +57,10 @@ class S3Store:
         return await self._disk.read(key)
 
     def close(self) -> None:
-        """Let no thread begin anything new."""
+        """Let no thread begin anything new; those that are busy end by their time limits."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if "_pool" in self.__dict__:
+            self._pool.clear()
 
     def _put(self, key: str, data: bytes, content_type: str) -> None:
         self._client.put_object(
@@ -85,19 +85,24 @@ class S3Store:
             raise StoreFailed(f"The S3 store did not take the file: {code}.") from error
 
     @cached_property
+    def _pool(self) -> "PoolManager":
+        from urllib3 import PoolManager, Retry, Timeout  # noqa: PLC0415  comes with the extra
+
+        wait = Timeout(connect=self._settings.s3_seconds, read=self._settings.s3_seconds)
+        tries = Retry(total=_TRIES - 1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+        return PoolManager(timeout=wait, maxsize=_THREADS, retries=tries)
+
+    @cached_property
     def _client(self) -> "Minio":
         from minio import Minio  # noqa: PLC0415  an extra, 15 MB
-        from urllib3 import PoolManager, Retry, Timeout  # noqa: PLC0415  comes with it
 
         chosen = self._settings
-        scheme, _, host = (chosen.s3_endpoint or "").rstrip("/").partition("://")
-        wait = Timeout(connect=chosen.s3_seconds, read=chosen.s3_seconds)
-        tries = Retry(total=_TRIES - 1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+        scheme, _, host = self._endpoint.partition("://")
         return Minio(
             host,
             access_key=chosen.s3_access_key,
             secret_key=chosen.s3_secret_key,
             secure=scheme == "https",
             region=chosen.s3_region,
-            http_client=PoolManager(timeout=wait, maxsize=_THREADS, retries=tries),
+            http_client=self._pool,
         )

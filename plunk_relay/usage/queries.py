@@ -40,20 +40,31 @@ class Usage:
 
 
 def find_field_usage(tx: sa.Connection, project_id: str, field: str) -> Usage:
-    """Return who names a field, such as `data.plan`, as one to compare; and the workflows that set it."""
-    inside = field.removeprefix("data.")
+    """Return who names a field, such as `data.plan`, as one to compare; and the workflows that set it.
+
+    Who names `data.plan.price` uses `data.plan`, too: that may be the object with the price.
+    """
+    inside, within = field.removeprefix("data."), f"{field}."
+
+    def is_meant(name: str) -> bool:
+        return name == field or (field.startswith("data.") and name.startswith(within))
 
     def fits_step(kind: str, config: Any) -> bool:
         if kind == "UPDATE_CONTACT":
-            updates = config.get("updates") if isinstance(config, dict) else None
-            return field.startswith("data.") and isinstance(updates, dict) and inside in updates
-        return kind == "CONDITION" and field in _named_fields(config)
+            return field.startswith("data.") and inside in _updated_keys(config)
+        return kind == "CONDITION" and any(is_meant(name.removeprefix("contact.")) for name in _named_fields(config))
 
     return Usage(
-        segments=_users_by_condition(tx, segments, segments.c.condition, project_id, field),
-        campaigns=_users_by_condition(tx, campaigns, campaigns.c.audience_condition, project_id, field),
+        segments=_users_by_condition(tx, segments, segments.c.condition, project_id, is_meant),
+        campaigns=_users_by_condition(tx, campaigns, campaigns.c.audience_condition, project_id, is_meant),
         workflows=_workflows(tx, project_id, fits_step),
     )
+
+
+def _updated_keys(config: Any) -> set[str]:
+    """Return the keys of custom data that an UPDATE_CONTACT step sets; `data` is an alias of `updates`."""
+    parts = [config.get("updates"), config.get("data")] if isinstance(config, dict) else []
+    return {key for part in parts if isinstance(part, dict) for key in part}
 
 
 def find_event_usage(tx: sa.Connection, project_id: str, name: str) -> Usage:
@@ -66,18 +77,18 @@ def find_event_usage(tx: sa.Connection, project_id: str, name: str) -> Usage:
         return kind == "CONDITION" and field in _named_fields(config)
 
     return Usage(
-        segments=_users_by_condition(tx, segments, segments.c.condition, project_id, field),
-        campaigns=_users_by_condition(tx, campaigns, campaigns.c.audience_condition, project_id, field),
+        segments=_users_by_condition(tx, segments, segments.c.condition, project_id, field.__eq__),
+        campaigns=_users_by_condition(tx, campaigns, campaigns.c.audience_condition, project_id, field.__eq__),
         workflows=_workflows(tx, project_id, fits_step, trigger=name),
     )
 
 
 def _users_by_condition(
-    tx: sa.Connection, table: sa.Table, condition: sa.Column[Any], project_id: str, field: str
+    tx: sa.Connection, table: sa.Table, condition: sa.Column[Any], project_id: str, is_meant: Callable[[str], bool]
 ) -> tuple[User, ...]:
     found = sa.select(table.c.id, table.c.name, condition).where(table.c.project_id == project_id, condition.is_not(None))
     rows = tx.execute(found.order_by(table.c.created_at, table.c.id))
-    return tuple(User(row[0], row[1]) for row in rows if field in _named_fields(row[2]))
+    return tuple(User(row[0], row[1]) for row in rows if any(map(is_meant, _named_fields(row[2]))))
 
 
 def _workflows(

@@ -134,7 +134,7 @@ def _split(domain: str) -> tuple[str, str]:
 
 
 def _exists(suffix: str) -> bool:
-    return public_suffix(f"name.{suffix}") == suffix
+    return public_suffix(f"host.registered.{suffix}") is not None
 
 
 def _nearest(suffix: str, among: Sequence[str]) -> str | None:

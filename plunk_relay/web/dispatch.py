@@ -27,6 +27,7 @@ _SECURITY_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
+_MOST_QUERY_FIELDS = 100
 _AUTH_TYPES = {"secret": "apiKey", "public": "apiKey", "session": "jwt"}
 _OPEN_CORS = [
     ("access-control-allow-origin", "*"),
@@ -163,8 +164,7 @@ class PathApp:
             exchange.body_size = len(raw)
             arguments["upload"] = _find_upload(endpoint.upload, raw, exchange.headers.get("content-type", ""))
         if endpoint.query is not None:
-            text = scope["query_string"].decode("latin-1")
-            arguments["query"] = bind_query(endpoint.query, parse_qsl(text, keep_blank_values=True, max_num_fields=100))
+            arguments["query"] = bind_query(endpoint.query, _read_query(scope["query_string"]))
         extras = {
             "relay": self._toolkit.relay,
             "caller": exchange.caller,
@@ -226,6 +226,12 @@ def _as_answer(endpoint: Endpoint, result: object) -> Answer:
     if isinstance(result, Answer):
         return result
     return Answer(status=204) if result is None else Answer(dump_json(result), endpoint.status)
+
+
+def _read_query(raw: bytes) -> list[tuple[str, str]]:
+    """Return names and values; what follows the first hundred is passed over, as every unknown name is."""
+    pairs = raw.decode("latin-1").split("&", _MOST_QUERY_FIELDS)[:_MOST_QUERY_FIELDS]
+    return parse_qsl("&".join(pairs), keep_blank_values=True)
 
 
 def _find_upload(field: UploadField, raw: bytes, content_type: str) -> UploadedFile:

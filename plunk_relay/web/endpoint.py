@@ -90,6 +90,8 @@ class Endpoint:
     """Names among relay, caller, request that the handler asks for."""
     result: Any
     """The return annotation."""
+    produces: tuple[str, ...]
+    """Media types of what an `Answer` carries."""
 
     @property
     def auth(self) -> Auth:
@@ -120,11 +122,13 @@ def endpoint(
     idempotent: bool = False,
     upload: UploadField | None = None,
     confirmed: bool = True,
+    produces: Sequence[str] = (),
 ) -> Callable[[Handler], Endpoint]:
     """Declare an endpoint.
 
     `bucket` names its rate limit, `idempotent` honours Idempotency-Key, `upload` asks for a file, `confirmed=False` lets
-    people in who have not confirmed their address.
+    people in who have not confirmed their address, `produces` names the media types of an answer that is not JSON. A path
+    parameter is explained by its annotation, `Annotated[str, "what it is"]`, unless its name says it: `contact_id`.
     """
 
     def declare(handler: Handler) -> Endpoint:
@@ -148,6 +152,7 @@ def endpoint(
             path_parameters=path_parameters,
             extras=tuple(name for name in ("relay", "caller", "request") if name in hints),
             result=hints.get("return"),
+            produces=tuple(produces),
         )
 
     return declare

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache, reduce
 from http import HTTPStatus
 from operator import or_
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -153,9 +153,7 @@ def _security(auth: Auth) -> list[dict[str, list[str]]]:
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in endpoint.path_parameters
-    ]
+    found: list[dict[str, Any]] = [_path_parameter(endpoint, name) for name in endpoint.path_parameters]
     if endpoint.query is not None:
         schema = endpoint.query.model_json_schema(by_alias=True, ref_template=_REF)
         for name, value in schema.get("properties", {}).items():
@@ -166,6 +164,14 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         text = "A second request with the same key is refused with 409 for 24 hours."
         found.append({"name": "Idempotency-Key", "in": "header", "schema": schema, "description": text})
     return found
+
+
+def _path_parameter(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    hint = get_type_hints(endpoint.handler, include_extras=True)[name]
+    told = [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, str)]
+    thing = name.removesuffix("_id").replace("_", " ")
+    text = told[0] if told else f"Id of the {thing}"
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": text}
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
@@ -185,7 +191,8 @@ def _result(endpoint: Endpoint, status: int) -> dict[str, Any]:
     text = "Success" if status < 300 else HTTPStatus(status).phrase
     models = _models_of(endpoint.result)
     if not models:
-        return {"description": text}
+        kinds = endpoint.produces if status < 300 else ()
+        return {"description": text} | ({"content": {kind: {"schema": {"type": "string"}} for kind in kinds}} if kinds else {})
     result = reduce(or_, models) if Answer in getattr(endpoint.result, "__args__", ()) else endpoint.result
     schema = TypeAdapter(result).json_schema(mode="serialization", by_alias=True, ref_template=_REF)
     schema.pop("$defs", None)

@@ -89,7 +89,7 @@ async def test_long_paths_and_agents_are_cut(relay: Relay) -> None:
     assert (len(row["path"]), len(row["user_agent"])) == (1000, 500)
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"])
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/openapi.json", "/docs", "/", "/uploads/files/p/1.png"])
 async def test_watching_the_relay_leaves_no_rows(relay: Relay, path: str) -> None:
     async with running_http(relay) as http:
         await http.get(path)

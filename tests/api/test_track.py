@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from plunk_relay.clock import ManualClock
 from plunk_relay.db.tables import contacts, events, idempotency_keys, workflows
+from plunk_relay.errors import BadRequest
 from plunk_relay.ids import new_id
 from plunk_relay.projects.actions import disable_project
 from plunk_relay.relay import Relay
@@ -18,6 +19,7 @@ from plunk_relay.track.actions import Occurrence, track
 from plunk_relay.web.endpoint import KeyHold
 from plunk_relay.web.idempotency import claim_key
 from tests.api.conftest import Shared
+from tests.db.units import StatementTrace
 from tests.kit.api import faults, refusal, send
 from tests.kit.http import running_http
 from tests.kit.relay import Tenant, make_tenant, running_relay
@@ -350,6 +352,16 @@ async def test_a_bad_one_among_many_does_not_spoil_the_others(http: httpx2.Async
     wanted = [{"data": {"locale": 7}} if number == 3 else {"email": f"user{number}@example.net"} for number in range(8)]
     answers = await asyncio.gather(*(post(http, owner, fields) for fields in wanted))
     assert [answer.status_code for answer in answers] == [400 if number == 3 else 200 for number in range(8)]
+
+
+async def test_a_bad_one_does_not_take_the_unit_of_the_others_apart(relay: Relay, owner: Tenant) -> None:
+    trace = StatementTrace()
+    await trace.watch(relay.db)
+    told = [track(relay, owner.id, Occurrence("seen", f"{n}@example.net", {"locale": n or "de"})) for n in range(3)]
+    outcomes = await asyncio.gather(*told, return_exceptions=True)
+    assert [isinstance(outcome, BadRequest) for outcome in outcomes] == [False, True, True]
+    assert trace.begun
+    assert [text for text in trace.begun if text.startswith("SAVEPOINT")] == []
 
 
 # --- workflows

@@ -1,5 +1,6 @@
 """What does `POST /v1/verify` say of an address? Lists and spelling first, then what the DNS tells in time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plunk_relay.mail.dns import Resolver
+from plunk_relay.verify.actions import look_up
 from tests.api.conftest import NO_LIMITS
 from tests.kit.api import faults, refusal
 from tests.kit.dns import DnsTable, running_dns
@@ -57,6 +60,12 @@ def publish(site: Site, domain: str) -> None:
     site.dns.set(domain, "NS", f"ns.{domain}.")
     site.dns.set(domain, "MX", f"10 mx.{domain}.")
     site.dns.set(domain, "A", "192.0.2.1")
+
+
+def hang(site: Site, domain: str) -> None:
+    """Let the DNS say nothing about a domain."""
+    for kind in ("NS", "MX", "A", "AAAA"):
+        site.dns.fail(domain, kind, "silent")
 
 
 async def test_an_ordinary_address_appears_valid(site: Site) -> None:
@@ -216,12 +225,18 @@ async def test_an_internationalised_domain_is_asked_for_by_its_a_label(site: Sit
     assert (found["email"], found["valid"]) == ("ann@Bücher.example", True)
 
 
-async def test_a_dns_that_hangs_is_not_waited_for(site: Site) -> None:
-    for kind in ("NS", "MX", "A", "AAAA"):
-        site.dns.fail("hanging.example", kind, "silent")
+async def test_a_dns_that_hangs_is_told(site: Site) -> None:
+    hang(site, "hanging.example")
     found = await verify(site, "ann@hanging.example")
     assert (found["valid"], found["domainExists"], found["hasMxRecords"]) == (False, False, False)
     assert found["reasons"] == ["The name servers of hanging.example do not answer"]
+
+
+async def test_the_dns_is_not_waited_for_longer_than_is_set(site: Site) -> None:
+    hang(site, "hanging.example")
+    async with running_dns(site.dns) as server, asyncio.timeout(30):
+        patient = Resolver([server], query_seconds=600, total_seconds=600)
+        assert not (await look_up(patient, "hanging.example", seconds=PATIENCE_SECONDS)).exists
 
 
 @pytest.mark.parametrize("fault", ["silent", "SERVFAIL", "REFUSED"])

@@ -88,6 +88,7 @@ RIGHT = """
     free.fr orange.fr sfr.fr libero.it mail.ru yandex.ru ya.ru qq.com 163.com naver.com posteo.de mailbox.org
     line.com love.com like.com life.com wire.com grail.com hotel.com outlet.com cloud.com skype.com google.com range.fr
     tree.fr free.de aol.jp example.co example.cm example.org company.de firm.io t-mobile.de mail.gmial.com
+    hotmail.hr outlook.es outlook.hr live.bg gmx.se icloud.co.uk web.be
     my.local relay.test localhost host.internal xn--bcher-kva.example blogspot.com co.uk com
 """.split()
 

@@ -10,9 +10,14 @@ machine hits all of them, and prints medians. `make bench ARGS="--help"` lists t
 smtp-source submits to a peer, the peer delivers to an smtp-sink of its own: bodies of 4 KB and 50 KB, over sessions that are
 kept and over a connection for each message. wrk sends POST /v1/send to the relay alone: once with everything delivered, once
 to a relay whose smarthost never answers, so that only acceptance is measured. Then a queue of 100,000 mails is claimed from,
-and a server started on it; with --loads flat, 100,000 mails go through and memory is watched. Everything is on 127.0.0.1;
-all data is in a temporary directory on one disk, which is removed. Needs Debian's postfix, opendkim and wrk; Postfix starts
-as root only.
+and a server started on it; with --loads flat, 100,000 mails go through and memory is watched.
+
+--loads audience measures lists, searches, segments, upserts and imports on a million contacts with 5 million events, and
+compares them with their targets. --loads seed makes that data and nothing else; it is kept in --directory, and used as long
+as it fits --contacts, --events and the schema.
+
+Everything is on 127.0.0.1; all other data is in a temporary directory on one disk, which is removed. Needs Debian's postfix,
+opendkim and wrk for mail; Postfix starts as root only.
 """
 
 import argparse
@@ -27,6 +32,8 @@ from typing import NoReturn
 
 from click import echo
 
+from tests.bench.audience import Figure, measure_audience, print_figures, seed_audience
+from tests.bench.audience_data import Size
 from tests.bench.endurance import measure_backlog, measure_flat, print_backlog, print_flat
 from tests.bench.load import HTTP_LOADS, SMTP_LOADS, HttpLoad, Result, SmtpLoad, request, submit
 from tests.bench.peers import BenchError, Peer, Sink, find_program, running_opendkim, running_postfix, running_sink
@@ -36,9 +43,10 @@ from tests.kit.process import free_port
 
 PEERS = {"relay": 2, "postfix": 0, "postfix+opendkim": 1}
 """Signatures that each peer puts on a mail."""
-_ENDURANCE = ("backlog", "flat")
-_LOAD_NAMES = (*(load.name for load in (*SMTP_LOADS, *HTTP_LOADS)), *_ENDURANCE)
-_USUAL_LOADS = [name for name in _LOAD_NAMES if name != "flat"]
+_MAIL_LOADS = (*(load.name for load in (*SMTP_LOADS, *HTTP_LOADS)), "backlog", "flat")
+_AUDIENCE_LOADS = ("seed", "audience")
+_LOAD_NAMES = (*_MAIL_LOADS, *_AUDIENCE_LOADS)
+_USUAL_LOADS = [name for name in _MAIL_LOADS if name != "flat"]
 _WARM_UP_MAILS = 300
 _WARM_UP_SECONDS = 2
 _QUICK = {"runs": 2, "messages": 400, "seconds": 2}
@@ -74,8 +82,10 @@ def _read_options(arguments: list[str]) -> argparse.Namespace:
         type=_names(_LOAD_NAMES),
         default=_USUAL_LOADS,
         metavar="LOAD,...",
-        help=f"{', '.join(_LOAD_NAMES)} (all but flat)",
+        help=f"{', '.join(_LOAD_NAMES)} (all but the last three)",
     )
+    parser.add_argument("--contacts", type=_count, default=1_000_000, metavar="N", help="size of the audience (1,000,000)")
+    parser.add_argument("--events", type=_count, default=5_000_000, metavar="N", help="what happened to it (5,000,000)")
     parser.add_argument(
         "--directory", type=Path, default=Path("/var/tmp"), help="where the data goes while it runs: a real disk (/var/tmp)"
     )
@@ -103,11 +113,16 @@ def _bench(options: argparse.Namespace) -> None:
                 results += _measure_smtp(load, peers, options)
         for http_load in http_loads:
             results += _measure_http(http_load, base, options)
+        figures: list[Figure] = []
         if "relay" in options.only:
             _measure_endurance(base, options)
+            figures = _measure_audience(base, options)
     chosen = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    echo("\nCPU: all processes of the peer, until its queue is empty. Memory that processes share counts in each of them.")
-    echo(f"Every run: {write_json(machine, chosen, results)}")
+    if results:
+        echo(
+            "\nCPU: all processes of the peer, until its queue is empty. Memory that processes share counts in each of them."
+        )
+    echo(f"\nEvery run: {write_json(machine, chosen, [*results, *figures])}")
 
 
 def _measure_smtp(load: SmtpLoad, peers: list[Peer], options: argparse.Namespace) -> list[Result]:
@@ -132,6 +147,17 @@ def _measure_endurance(base: Path, options: argparse.Namespace) -> None:
         print_backlog(measure_backlog(base / "backlog"))
     if "flat" in options.loads:
         print_flat(measure_flat(base / "flat", sessions=options.sessions))
+
+
+def _measure_audience(base: Path, options: argparse.Namespace) -> list[Figure]:
+    if not set(_AUDIENCE_LOADS) & set(options.loads):
+        return []
+    seeded = seed_audience(options.directory, Size(options.contacts, options.events))
+    if "audience" not in options.loads:
+        return []
+    figures = measure_audience(seeded, base / "audience")
+    print_figures(figures)
+    return figures
 
 
 def _measure_http_once(load: HttpLoad, home: Path, options: argparse.Namespace) -> Result:
@@ -178,7 +204,7 @@ def _temporary_directory(parent: Path) -> Iterator[Path]:
 
 def _check_programs(options: argparse.Namespace) -> None:
     """Find out what is missing before anything is measured."""
-    needed = ["smtp-sink", "smtp-source"]
+    needed = ["smtp-sink", "smtp-source"] if set(_MAIL_LOADS) & set(options.loads) else []
     needed += ["wrk"] if any(load.name in options.loads for load in HTTP_LOADS) else []
     needed += ["postfix"] if any(name.startswith("postfix") for name in options.only) else []
     needed += ["opendkim"] if "postfix+opendkim" in options.only else []

@@ -15,6 +15,7 @@ from typing import Any
 from click import echo
 
 from plunk_relay import __version__
+from tests.bench.audience import Figure
 from tests.bench.load import HttpLoad, Result, SmtpLoad
 from tests.bench.peers import BenchError, find_program
 from tests.kit.tools import repository
@@ -67,7 +68,7 @@ def print_table(load: SmtpLoad | HttpLoad, results: Sequence[Result]) -> None:
             echo(_ratios(f"relay / {peer}", medians["relay"], medians[peer]))
 
 
-def write_json(machine: dict[str, Any], options: dict[str, Any], results: Sequence[Result]) -> Path:
+def write_json(machine: dict[str, Any], options: dict[str, Any], results: Sequence[Result | Figure]) -> Path:
     """Keep every run in .bench/<time>.json; return the path."""
     directory = repository() / ".bench"
     directory.mkdir(exist_ok=True)

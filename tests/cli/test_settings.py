@@ -46,9 +46,20 @@ OTHER: dict[str, Any] = {
     ],
     "dkim.rsa_bits": 4096,
     "dkim.selector_prefix": "s1",
+    "uploads.public_url": "https://cdn.example.com/mail",
+    "uploads.s3_endpoint": "https://s3.example.com",
 }
-TOGETHER = {"smtp.tls_certificate": {"tls_key": "/k.pem"}, "smtp.tls_key": {"tls_certificate": "/c.pem"}}
-SECRETS = [("server", "secret_key", KEY), ("delivery", "smarthost_url", "smtp://user:pass@relay.test")]
+S3 = {"s3_endpoint": "https://s3.test", "s3_bucket": "images", "s3_access_key": "reader", "s3_secret_key": "hidden"}
+TOGETHER = {
+    "smtp.tls_certificate": {"tls_key": "/k.pem"},
+    "smtp.tls_key": {"tls_certificate": "/c.pem"},
+    **{f"uploads.{key}": {other: S3[other] for other in S3 if other != key} for key in S3},
+}
+SECRETS = [
+    ("server", "secret_key", KEY),
+    ("delivery", "smarthost_url", "smtp://user:pass@relay.test"),
+    ("uploads", "s3_secret_key", "hidden"),
+]
 
 
 @pytest.mark.parametrize(("section", "key"), EVERY_KEY)
@@ -77,7 +88,8 @@ def test_every_setting_has_a_description(section: str, key: str) -> None:
 @pytest.mark.parametrize(("section", "key", "secret"), SECRETS)
 def test_every_secret_can_be_in_a_file_of_its_own(tmp_path: Path, section: str, key: str, secret: str) -> None:
     (tmp_path / "secret").write_text(f"  {secret}\n")
-    settings = _load(tmp_path, **{section: {f"{key}_file": str(tmp_path / "secret")}})
+    named = {f"{key}_file": str(tmp_path / "secret")}
+    settings = _load(tmp_path, **{section: named | TOGETHER.get(f"{section}.{key}", {})})
     assert getattr(getattr(settings, section), key) == secret
 
 

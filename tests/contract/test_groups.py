@@ -9,7 +9,7 @@ from tests.groups import FILE_TESTS, GROUPS, TESTS, groups_of
 from tests.kit.tools import repository
 
 FILES = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*") if path.is_file())
-NOT_ABOUT_MAIL = {"process/test_dev.py", "process/test_log.py"}
+NOT_ABOUT_MAIL = {"process/test_dev.py", "process/test_import_kill.py", "process/test_log.py"}
 PATTERNS = [(group, pattern) for group, patterns in GROUPS.items() for pattern in patterns]
 
 

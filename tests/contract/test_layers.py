@@ -20,6 +20,7 @@ HOMES = {
     "aiosmtplib": ["mail/session.py", "mail/strict_client.py"],
     "aiosqlite": ["db/*"],
     "argon2": ["accounts/*"],
+    "charset_normalizer": ["jobs/encodings.py"],
     "click": ["cli/*"],
     "disposable_email_domains": ["verify/lists.py"],
     "cryptography": ["acme/*", "secretbox.py", "mail/certificates.py", "mail/dkim.py", "mail/dkim_check.py"],

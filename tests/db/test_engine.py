@@ -214,3 +214,20 @@ def _forbid_commits(raw: sqlite3.Connection) -> None:
         return sqlite3.SQLITE_DENY if (action, argument) == (sqlite3.SQLITE_TRANSACTION, "COMMIT") else sqlite3.SQLITE_OK
 
     raw.set_authorizer(decide)
+
+
+async def test_scans_take_turns_so_that_a_reader_is_free(db: Database) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def scan(_tx: sa.Connection) -> None:
+        begun.set()
+        may_end.wait(30)
+
+    scans = [asyncio.create_task(db.scan(scan)) for _ in range(2)]
+    await asyncio.to_thread(begun.wait, 30)
+    try:
+        async with asyncio.timeout(10):
+            assert await db.read(lambda tx: tx.execute(sa.text("SELECT 1")).scalar_one()) == 1
+    finally:
+        may_end.set()
+        await asyncio.gather(*scans)

@@ -11,13 +11,16 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
+from plunk_relay.db.checkpoints import CHANGES
 from plunk_relay.db.engine import Database
+from plunk_relay.db.migrate import migrate
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import counters
 from plunk_relay.errors import Unavailable
 from tests.db.units import NEW_YEAR, add, add_and_refuse, add_each, pragma, stored
 
 BULK = "x" * 200_000
+_PATIENCE_SECONDS = 30
 _INSERT = Prepared(sa.insert(counters))
 
 
@@ -105,6 +108,28 @@ async def test_a_write_that_the_system_refuses_is_unavailable_and_passes(db: Dat
     await db.write(add, "later")
     assert await stored(db) == ["later"]
     assert db.failure is None
+
+
+async def test_a_checkpoint_that_the_system_refuses_stops_nothing(path: Path) -> None:
+    db = await Database.open(path)
+    await migrate(db, path)
+    for number in range(5):
+        await db.write(add, f"{number}{BULK}")
+    await db.close()  # everything is in the file
+    size = (await asyncio.to_thread(path.stat)).st_size
+    again = await Database.open(path)
+    try:
+        with structlog.testing.capture_logs() as lines, _largest_file(size + 5000):
+            await again.write(add_each, [f"row {number}" for number in range(CHANGES)])
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while not lines:
+                    await again.write(add, f"meanwhile {len(await stored(again))}")
+        assert [line["event"] for line in lines] == ["checkpoint failed"]
+        assert again.failure is None
+        await again.write(add, "later")
+    finally:
+        await again.close()
+    assert not path.with_name("relay.db-wal").exists()
 
 
 async def test_after_a_failed_sync_nothing_is_written_any_more(db: Database) -> None:

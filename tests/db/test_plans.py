@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -19,6 +19,16 @@ from plunk_relay.domains.queries import find_domain, find_domain_named, list_dom
 from plunk_relay.emails.queries import Email, list_attempts, list_captured, load_captured
 from plunk_relay.emails.queue import give_back, take_over
 from plunk_relay.emails.queue_admin import QueueFilter, find_entry, hold, list_entries, release, retry
+from plunk_relay.events.queries import (
+    Span,
+    count_named,
+    count_names,
+    count_names_by_time,
+    count_up_to,
+    delete_named,
+    list_contact_events,
+    list_events,
+)
 from plunk_relay.projects.queries import find_key_owner, find_owned_project, find_project, list_projects
 from plunk_relay.suppressions.queries import (
     ListFilter,
@@ -30,10 +40,11 @@ from plunk_relay.suppressions.queries import (
     list_suppressions,
     remove_suppression,
 )
-from plunk_relay.templates.queries import find_template
+from plunk_relay.templates.queries import TemplateFilter, detach_mails, find_template, find_usage, list_templates
+from plunk_relay.uploads.queries import find_any_upload
 from plunk_relay.web.endpoint import KeyHold
 from plunk_relay.web.queries import StoredClaim, claim_key, delete_expired_keys, release_key, settle_key
-from tests.db.units import StatementTrace, pragma
+from tests.db.plans import Query, explain, explain_query, find_scans
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CLAIM = StoredClaim("key", "request", "POST", "/v1/send", None, NOW)
@@ -41,9 +52,7 @@ ENTRY = Suppression("project", "a@example.com", "MANUAL", None, None, NOW)
 MAIL = Email(**dict.fromkeys(Email.__dataclass_fields__, "x"))  # type: ignore[arg-type]  # any values will do
 SENT = Sent("delivery", "bob@example.org", 1, None, "MIME", MAIL)
 HOLD = KeyHold("project", "key", "request")
-_SCAN = re.compile(r"SCAN (?!.* VIRTUAL TABLE)")
 
-Query = Callable[[sa.Connection], object]
 QUERIES: dict[str, Query] = {
     "a person by address": lambda tx: find_user_by_email(tx, "a@example.com"),
     "a project by id": lambda tx: find_project(tx, "project"),
@@ -55,6 +64,10 @@ QUERIES: dict[str, Query] = {
     "a project's domains": lambda tx: list_domains(tx, "project"),
     "a domain's keys": lambda tx: list_keys(tx, "domain"),
     "a template": lambda tx: find_template(tx, "project", "template"),
+    "a page of templates": lambda tx: list_templates(tx, "project", TemplateFilter(search="x", sort="name"), offset=20),
+    "what uses a template": lambda tx: find_usage(tx, "project", "template"),
+    "some mails of a template": lambda tx: detach_mails(tx, "project", ["template"]),
+    "an upload by its key": lambda tx: find_any_upload(tx, "key"),
     "a content": lambda tx: load_content(tx, "content"),
     "the attempts of a delivery": lambda tx: list_attempts(tx, "delivery"),
     "the delivery of a bounce": lambda tx: find_sent(tx, "delivery"),
@@ -83,6 +96,46 @@ QUERIES: dict[str, Query] = {
     "an idempotency key released": lambda tx: release_key(tx, HOLD, 409),
     "idempotency keys whose time is over": lambda tx: delete_expired_keys(tx, now=NOW),
 }
+THROUGH: dict[str, tuple[Query, str]] = {
+    "a project's newest events": (lambda tx: list_events(tx, "project", limit=100), "INDEX events_created (project_id=?)"),
+    "events of a name among the newest": (
+        lambda tx: list_events(tx, "project", name="seen", limit=100),
+        "INDEX events_created (project_id=?)",
+    ),
+    "all events of a name": (
+        lambda tx: list_events(tx, "project", name="seen", limit=100),
+        "COVERING INDEX events_name (project_id=? AND name=?)",
+    ),
+    "the events that were found": (
+        lambda tx: list_events(tx, "project", name="seen", limit=100),
+        "events USING PRIMARY KEY (id=?)",
+    ),
+    "a contact's newest events": (
+        lambda tx: list_contact_events(tx, "project", "contact", limit=50),
+        "INDEX events_contact (contact_id=?)",
+    ),
+    "whether there are many events": (lambda tx: count_up_to(tx, "project", 9), "COVERING INDEX"),
+    "whether a time has many events": (
+        lambda tx: count_up_to(tx, "project", 9, span=Span(NOW, NOW)),
+        "COVERING INDEX events_created (project_id=? AND created_at>? AND created_at<?)",
+    ),
+    "names of a time with few events": (
+        lambda tx: count_names_by_time(tx, "project", Span(NOW, NOW)),
+        "INDEX events_created (project_id=? AND created_at>? AND created_at<?)",
+    ),
+    "names of a time with many events": (
+        lambda tx: count_names(tx, "project", Span(NOW, NOW)),
+        "COVERING INDEX events_name (project_id=?)",
+    ),
+    "how often a name is there": (
+        lambda tx: count_named(tx, "project", "seen"),
+        "COVERING INDEX events_name (project_id=? AND name=?)",
+    ),
+    "some events of a name to delete": (
+        lambda tx: delete_named(tx, "project", "seen", until=NOW, limit=9),
+        "COVERING INDEX events_name (project_id=? AND name=?)",
+    ),
+}
 IN_ORDER: dict[str, tuple[Query, str]] = {
     "captured mails, newest first": (list_captured, "sqlite_autoindex_captured_1"),
     "domains to look up again": (lambda tx: list_stale(tx, checked_before=NOW, limit=20), "domains_checked"),
@@ -101,7 +154,7 @@ def _prepared() -> Iterator[tuple[str, Prepared]]:
     [pytest.param(name, statement, id=name) for name, statement in _prepared()],
 )
 async def test_a_prepared_statement_searches_an_index(db: Database, name: str, statement: Prepared) -> None:
-    assert [step for step in await _explain(db, statement.sql) if _SCAN.match(step)] == [], name
+    assert find_scans(await explain(db, statement.sql)) == [], name
 
 
 def test_the_statements_of_the_hot_path_are_among_them() -> None:
@@ -110,41 +163,33 @@ def test_the_statements_of_the_hot_path_are_among_them() -> None:
 
 
 async def test_a_claim_looks_each_recipient_up_by_the_key_of_the_list(db: Database) -> None:
-    steps = await _explain(db, dict(_prepared())["plunk_relay.emails.queue._CLAIMED"].sql)
+    steps = await explain(db, dict(_prepared())["plunk_relay.emails.queue._CLAIMED"].sql)
     assert "SEARCH suppressions USING PRIMARY KEY (project_id=? AND address=?) LEFT-JOIN" in steps
 
 
 @pytest.mark.parametrize("name", QUERIES)
 async def test_a_query_searches_an_index(db: Database, name: str) -> None:
-    assert [step for step in await _steps(db, QUERIES[name]) if _SCAN.match(step)] == []
+    assert find_scans(await explain_query(db, QUERIES[name])) == []
 
 
 @pytest.mark.parametrize("name", IN_ORDER)
 async def test_a_list_is_read_in_the_order_of_its_index(db: Database, name: str) -> None:
     query, index = IN_ORDER[name]
-    steps = await _steps(db, query)
-    scans = [step for step in steps if _SCAN.match(step)]
+    steps = await explain_query(db, query)
+    scans = find_scans(steps)
     assert all(index in step for step in scans), steps
     assert scans
     assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
+@pytest.mark.parametrize("name", THROUGH)
+async def test_a_query_goes_through_the_index_that_suits_it(db: Database, name: str) -> None:
+    query, index = THROUGH[name]
+    steps = await explain_query(db, query)
+    assert any(index in step for step in steps), steps
+    assert [step for step in steps if re.match(r"SCAN (events|contacts)\b", step)] == []
+
+
 async def test_a_scan_would_be_noticed(db: Database) -> None:
-    steps = await _steps(db, lambda tx: tx.execute(sa.text("SELECT id FROM emails WHERE subject = 'x'")))
-    assert [step for step in steps if _SCAN.match(step)] == ["SCAN emails"]
-
-
-async def _steps(db: Database, query: Query) -> list[str]:
-    """Run a query and return the plan of every statement it ran."""
-    await pragma(db, "foreign_keys=OFF")  # there are no rows to belong to
-    trace = StatementTrace()
-    await trace.watch(db)
-    await db.write(query)
-    own = [text for text in trace.begun if not text.startswith(("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"))]
-    assert own
-    return [step for text in own for step in await _explain(db, text)]
-
-
-async def _explain(db: Database, sql: str) -> list[str]:
-    nothing = [None] * sql.count("?")
-    return await db.migrate(lambda raw: [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)])
+    steps = await explain_query(db, lambda tx: tx.execute(sa.text("SELECT id FROM emails WHERE subject = 'x'")))
+    assert find_scans(steps) == ["SCAN emails"]

@@ -139,3 +139,14 @@ async def _ask_while_held_up(source: Source, asks: list[Callable[[], Awaitable[o
     await asyncio.sleep(0)
     source.gate.set()
     return list(await asyncio.gather(*waiting, return_exceptions=True))
+
+
+async def test_of_large_values_fewer_are_kept(memory: Memory) -> None:
+    source = Source()
+    for key in range(3):
+        await memory.remember("kind", key, source.load, entries=2)
+    assert source.loads == 3
+    await memory.remember("kind", 2, source.load, entries=2)
+    assert source.loads == 3
+    await memory.remember("kind", 0, source.load, entries=2)
+    assert source.loads == 4

@@ -1,6 +1,7 @@
 """How does a test speak HTTP? Over a socket, to the whole application; every answer is checked against its OpenAPI."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,11 +10,15 @@ from typing import Any
 import httpx2
 from jsonschema import Draft202012Validator
 
-from plunk_relay.app import create_app
+from plunk_relay.app import FEATURES, create_app
 from plunk_relay.relay import Relay
 from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.requestlog import RequestLog
 from plunk_relay.web.server import HttpDoor
+
+
+LONG = {re.sub(r":path\}", "}", endpoint.path) for endpoint in FEATURES if ":path}" in endpoint.path}
+"""Paths whose last parameter may have slashes."""
 
 
 class SchemaMismatch(AssertionError):
@@ -21,41 +26,66 @@ class SchemaMismatch(AssertionError):
 
 
 class SchemaCheck:
-    """Compares answers with a document; installed as a hook of the client."""
+    """Compares answers with a document; a client has it as a hook."""
 
-    def __init__(self) -> None:
+    def __init__(self, document: dict[str, Any] | None = None) -> None:
         self.document: dict[str, Any] = {}
         self._paths: list[tuple[re.Pattern[str], dict[str, Any]]] = []
+        if document is not None:
+            self.load(document)
 
     def load(self, document: dict[str, Any]) -> None:
-        """Take the document that the server serves."""
+        """Take the document that the server serves; of two paths, the one whose segments are literal sooner counts."""
         self.document = document
-        ordered = sorted(document["paths"].items(), key=lambda item: item[0].count("{"))
-        self._paths = [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) + r"\Z"), item) for path, item in ordered]
+        ordered = sorted(document["paths"].items(), key=lambda item: [part.startswith("{") for part in item[0].split("/")])
+        self._paths = [(_pattern(path), item) for path, item in ordered]
 
     async def check(self, response: httpx2.Response) -> None:
-        """Raise SchemaMismatch for an undocumented status or another shape; unknown paths only need the envelope."""
-        await response.aread()
-        method, path = response.request.method.lower(), response.request.url.path
-        item = next((item for pattern, item in self._paths if pattern.match(path)), None)
-        if not self.document or method in ("options", "head"):
-            return
-        if item is None or method not in item:
-            if response.status_code in (404, 405):
-                self._validate(response, {"$ref": "#/components/schemas/Error"})
-            return
-        answer = item[method]["responses"].get(str(response.status_code))
-        if answer is None:
-            raise SchemaMismatch(f"{method.upper()} {path} answered {response.status_code}, which is not documented")
-        schema = answer.get("content", {}).get("application/json", {}).get("schema")
-        if schema is not None:
-            self._validate(response, schema)
+        """Raise SchemaMismatch for an undocumented status, type or shape."""
+        body = await response.aread()
+        path = response.request.url.raw_path.decode().partition("?")[0]
+        kind = response.headers.get("content-type")
+        self.check_answer(response.request.method, path, response.status_code, kind, body)
 
-    def _validate(self, response: httpx2.Response, schema: dict[str, Any]) -> None:
+    def check_answer(self, method: str, path: str, status: int, kind: str | None, body: bytes) -> None:
+        """Raise SchemaMismatch for an undocumented status, type or shape; unknown paths only need the envelope.
+
+        `path` is as sent, percent-encoded; `kind` is the Content-Type.
+        """
+        if not self.document or method in ("OPTIONS", "HEAD"):
+            return
+        what = f"{method} {path}"
+        operation = self._find(method, path)
+        if operation is None:
+            if status in (404, 405):
+                self._validate(what, body, {"$ref": "#/components/schemas/Error"})
+            return
+        answer = operation["responses"].get(str(status))
+        if answer is None:
+            raise SchemaMismatch(f"{what} answered {status}, which is not documented")
+        content = answer.get("content", {})
+        media = (kind or "").partition(";")[0]
+        if body and media not in content:
+            raise SchemaMismatch(f"{what} answered {status} with {media or 'no type'}, documented: {', '.join(content)}")
+        if media == "application/json":
+            self._validate(what, body, content[media]["schema"])
+
+    def _find(self, method: str, path: str) -> dict[str, Any] | None:
+        """Return the operation; a method that the first fitting path lacks is looked for in the next."""
+        fitting = (item for pattern, item in self._paths if pattern.match(path) and method.lower() in item)
+        found: dict[str, Any] | None = next((item[method.lower()] for item in fitting), None)
+        return found
+
+    def _validate(self, what: str, body: bytes, schema: dict[str, Any]) -> None:
         whole = {**schema, "components": self.document["components"]}
-        faults = [error.message for error in Draft202012Validator(whole).iter_errors(response.json())]
+        faults = [error.message for error in Draft202012Validator(whole).iter_errors(json.loads(body))]
         if faults:
-            raise SchemaMismatch(f"{response.request.method} {response.request.url.path}: {'; '.join(faults)}")
+            raise SchemaMismatch(f"{what}: {'; '.join(faults)}")
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    inside = ".+" if path in LONG else "[^/]+"
+    return re.compile(re.sub(r"\\{\w+\\}", inside, re.escape(path)) + r"\Z")
 
 
 @asynccontextmanager

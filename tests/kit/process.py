@@ -11,10 +11,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from plunk_relay import __version__
+from plunk_relay.app import FEATURES
+from plunk_relay.web.meta import health, ready
+from plunk_relay.web.openapi import build_document
 from tests.kit.cli import Done, run_cli
+from tests.kit.http import SchemaCheck
 
 _STARTING_SECONDS = 20.0
 
@@ -162,10 +169,20 @@ class ServerProcess:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=data, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, json.load(answer)
+                return self._checked(request, answer)
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, json.load(error)
+                return self._checked(request, error)
+
+    def _checked(
+        self, request: urllib.request.Request, answer: HTTPResponse | urllib.error.HTTPError
+    ) -> tuple[int, dict[str, Any]]:
+        """Return status and JSON of an answer that is as the document says."""
+        text = answer.read()
+        status, kind = answer.status or 0, answer.headers.get("content-type")
+        _schema_check().check_answer(request.get_method(), request.selector.partition("?")[0], status, kind, text)
+        body: dict[str, Any] = json.loads(text)
+        return status, body
 
     def __enter__(self) -> "ServerProcess":
         return self
@@ -173,6 +190,12 @@ class ServerProcess:
     def __exit__(self, *_error: object) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+
+@cache
+def _schema_check() -> SchemaCheck:
+    document = build_document([*FEATURES, health, ready], version=__version__, server_url="http://relay.test")
+    return SchemaCheck(document)
 
 
 def _toml(values: dict[str, dict[str, Any]]) -> str:

@@ -45,6 +45,8 @@ def test_the_domain_stands_after_the_last_at_sign(address: str, domain: str) -> 
         "!#$%&'*+/=?^_`{|}~-@example.com",
         "a@b",
         "a@mail.test",
+        "a@printer.local",
+        "first.last@printer.local",
         "a@xn--bcher-kva.de",
         "jörg@example.de",
         "a@bücher.de",

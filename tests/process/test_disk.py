@@ -14,7 +14,8 @@ import pytest
 
 from tests.kit.peer import Script, running_peer
 from tests.kit.process import ServerProcess
-from tests.kit.tools import miss, require_tool
+from tests.kit.tools import require_tool
+from tests.kit.volume import small_volume
 
 pytestmark = pytest.mark.slow
 MESSAGE = "From: app@example.com\r\nTo: user@example.org\r\nSubject: Hello\r\n\r\n" + "A line of text.\r\n" * 2000
@@ -26,17 +27,8 @@ SEND = {"from": "app@example.com", "to": "user@example.org", "subject": "Hello",
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 12 MB with 100 inodes."""
-    if os.geteuid() != 0:
-        miss("only root may mount a small file system")
-    place = tmp_path / "volume"
-    place.mkdir()
-    mount = [require_tool("mount"), "-t", "tmpfs", "-o", "size=12m,nr_inodes=100,mode=700", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        miss("no file system can be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run([require_tool("umount"), "--lazy", str(place)], check=True)
+    with small_volume(tmp_path / "volume", megabytes=12) as mounted:
+        yield mounted
 
 
 def test_a_full_disk_is_refused_at_both_doors_and_recovers_by_itself(tmp_path: Path, volume: Path) -> None:

@@ -62,8 +62,13 @@ async def _load_fields(relay: Relay, project_id: str) -> list[Field]:
     fields = [Field(name, kind, 100 if contacts else 0) for name, kind in STANDARD.items()]
     for key, count in counts.items():
         kind, value = await relay.db.read(queries.find_value, project_id, oldest[key], key)
-        fields.append(Field(_CUSTOM + key, _type_of(kind, value), min(100, round(100 * count / max(contacts, 1)))))
+        fields.append(Field(_CUSTOM + key, _type_of(kind, value), _percent(count, contacts)))
     return sorted(fields, key=lambda field: field.name)
+
+
+def _percent(count: int, contacts: int) -> int:
+    """Return how many percent have a field, halves rounded up; contacts that come while it is counted make no 101."""
+    return min(100, (200 * count + contacts) // (2 * contacts)) if contacts else 0
 
 
 def _type_of(kind: str | None, value: Any) -> FieldType:

@@ -15,6 +15,7 @@ from plunk_relay.web.paging import ANY_NUMBER, lenient
 _TAG = "Contacts"
 USUAL_VALUES = 100
 MOST_VALUES = 200
+FieldName = Annotated[str, "Name of a field: `data.plan`, or `email` and its like"]
 
 
 class FieldBody(ApiModel):
@@ -85,14 +86,14 @@ async def list_fields(relay: Relay, caller: Caller) -> FieldList:
 
 
 @endpoint("GET", "/contacts/fields/{field}/values", tag=_TAG)
-async def list_field_values(relay: Relay, caller: Caller, field: str, query: ValueQuery) -> ValueList:
+async def list_field_values(relay: Relay, caller: Caller, field: FieldName, query: ValueQuery) -> ValueList:
     """List the different values of a field, `data.plan` or `plan`."""
     values = await actions.list_values(relay, caller.project_id, field, limit=query.limit)
     return ValueList(field=field, values=values, count=len(values), limit=query.limit)
 
 
 @endpoint("GET", "/contacts/fields/{field}/usage", tag=_TAG)
-async def show_field_usage(relay: Relay, caller: Caller, field: str) -> FieldUsageBody:
+async def show_field_usage(relay: Relay, caller: Caller, field: FieldName) -> FieldUsageBody:
     """Tell which segments, campaigns and workflows name a field."""
     usage = await actions.find_usage(relay, caller.project_id, field)
     return FieldUsageBody(
@@ -105,7 +106,7 @@ async def show_field_usage(relay: Relay, caller: Caller, field: str) -> FieldUsa
 
 
 @endpoint("DELETE", "/contacts/fields/{field}", tag=_TAG, errors=(BadRequest,))
-async def delete_field(relay: Relay, caller: Caller, field: str) -> DeletedField:
+async def delete_field(relay: Relay, caller: Caller, field: FieldName) -> DeletedField:
     """Delete a custom field from every contact; refused while a segment, campaign or workflow names it."""
     return DeletedField(deleted_from=await actions.delete_field(relay, caller.project_id, field))
 
