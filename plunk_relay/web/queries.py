@@ -6,9 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from plunk_relay.db.portable import insert_if_absent
+from plunk_relay.db.engine import dump_json
+from plunk_relay.db.portable import insert_if_absent, listed
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import api_requests, idempotency_keys
+from plunk_relay.db.tables import api_requests, idempotency_keys, projects
 from plunk_relay.web.endpoint import KeyHold
 
 
@@ -24,6 +25,7 @@ class StoredClaim:
     created_at: datetime
 
 
+_PROJECTS = Prepared(sa.select(projects.c.id).where(projects.c.id.in_(listed("project_ids"))))
 _INSERT_REQUEST = Prepared(sa.insert(api_requests))
 _INSERT_KEY = insert_if_absent(idempotency_keys, ["project_id", "key"])
 _COLUMNS = [idempotency_keys.c[name] for name in StoredClaim.__dataclass_fields__]
@@ -67,8 +69,11 @@ def delete_old_requests(tx: sa.Connection, *, before: datetime, limit: int = 100
 
 
 def insert_requests(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
-    """Store a batch of log lines."""
-    _INSERT_REQUEST.run_many(tx, rows)
+    """Store a batch of log lines; those of a project that was deleted meanwhile are nobody's."""
+    wanted = {row["project_id"] for row in rows}
+    there = {row[0] for row in _PROJECTS.fetch(tx, {"project_ids": dump_json(sorted(wanted - {None}))})}
+    kept = [row if row["project_id"] in there else row | {"project_id": None} for row in rows]
+    _INSERT_REQUEST.run_many(tx, kept)
 
 
 def _held(hold: KeyHold) -> sa.ColumnElement[bool]:

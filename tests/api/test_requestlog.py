@@ -10,7 +10,7 @@ import pytest
 from plunk_relay import janitor
 from plunk_relay.app import create_app
 from plunk_relay.clock import ManualClock
-from plunk_relay.db.tables import api_requests
+from plunk_relay.db.tables import api_requests, projects
 from plunk_relay.ids import new_id
 from plunk_relay.relay import Relay
 from plunk_relay.web.access import Auth
@@ -20,7 +20,7 @@ from plunk_relay.web.server import HttpDoor
 from tests.kit.api import MAIL, send, sent
 from tests.kit.http import running_http
 from tests.kit.relay import Tenant, running_relay
-from tests.kit.store import insert, rows
+from tests.kit.store import delete, insert, rows
 
 
 async def test_request_is_one_row_with_everything_but_its_content(relay: Relay, acme: Tenant) -> None:
@@ -157,3 +157,14 @@ def _row(clock: ManualClock) -> dict[str, object]:
     values = {"method": "GET", "path": "/nothing", "status_code": 404, "duration": 1, "created_at": clock.now()}
     nothing = {column.name: None for column in api_requests.c}
     return nothing | values | {"id": new_id()}
+
+
+async def test_requests_of_a_project_that_was_deleted_meanwhile_are_nobodys(relay: Relay, owner: Tenant) -> None:
+    log = RequestLog()
+    async with running_http(relay) as http:
+        await http.get("/contacts", headers=owner.headers)
+    [row] = await rows(relay, api_requests)
+    await delete(relay, projects, id=owner.id)
+    log.add(row | {"id": new_id()})
+    await log.flush(relay)
+    assert [one["project_id"] for one in await rows(relay, api_requests)] == [None, None]
