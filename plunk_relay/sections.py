@@ -334,6 +334,19 @@ class LimitSettings(Section):
     minimum_free_inodes: int = Field(1000, ge=0, description="Below this many free inodes of the disk nothing is accepted.")
 
 
+class AccountSettings(Section):
+    """People who sign in."""
+
+    secret_keys = ("jwt_secret",)
+    jwt_secret: str | None = Field(
+        None,
+        min_length=32,
+        repr=False,
+        description="Key that signs sessions, at least 32 characters; unset: derived from server.secret_key. Another one "
+        "ends every session.",
+    )
+
+
 def _check_list(text: str) -> str:
     if "://" in text and not text.startswith("https://"):
         raise ValueError(f"{text} is neither a path nor an https:// URL")

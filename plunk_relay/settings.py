@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from plunk_relay.errors import UsageError
 from plunk_relay.sections import (
+    AccountSettings,
     AcmeSettings,
     DatabaseSettings,
     DeliverySettings,
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     delivery: DeliverySettings = DeliverySettings()
     dkim: DkimSettings = DkimSettings()
     limits: LimitSettings = LimitSettings()
+    accounts: AccountSettings = AccountSettings()
     verify: VerifySettings = VerifySettings()
     uploads: UploadSettings = UploadSettings()
 

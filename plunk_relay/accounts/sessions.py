@@ -1,6 +1,6 @@
 """Who is signed in? A session is a token that we signed: it says who, and until when; nothing of it is stored.
 
-HS256 (RFC 7515, 7519), with a key that is derived from `server.secret_key`.
+HS256 (RFC 7515, 7519), with the key `accounts.jwt_secret`, or one that is derived from `server.secret_key`.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ def issue_session(relay: Relay, user_id: str) -> str:
     """Return a token for the cookie `next_token`."""
     now = relay.clock.now()
     claims = {"id": user_id, "iat": now, "exp": now + LIFETIME}
-    return jwt.encode(claims, relay.secrets.mac_key(_PURPOSE), algorithm=_ALGORITHM)
+    return jwt.encode(claims, _key(relay), algorithm=_ALGORITHM)
 
 
 async def find_person(relay: Relay, token: str) -> Person | None:
@@ -31,14 +31,18 @@ async def find_person(relay: Relay, token: str) -> Person | None:
 
 
 def _read(relay: Relay, token: str) -> str | None:
-    key = relay.secrets.mac_key(_PURPOSE)
     try:
-        claims = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"verify_exp": False, "verify_iat": False})
+        claims = jwt.decode(token, _key(relay), algorithms=[_ALGORITHM], options={"verify_exp": False, "verify_iat": False})
         expires = datetime.fromtimestamp(int(claims["exp"]), UTC)
     except (jwt.InvalidTokenError, KeyError, ValueError, TypeError, OverflowError, OSError):
         return None
     user_id = claims.get("id")
     return user_id if isinstance(user_id, str) and relay.clock.now() < expires else None  # by our own clock
+
+
+def _key(relay: Relay) -> bytes:
+    chosen = relay.settings.accounts.jwt_secret
+    return chosen.encode() if chosen else relay.secrets.mac_key(_PURPOSE)
 
 
 async def find_membership(relay: Relay, user_id: str, project_id: str) -> Membership | None:

@@ -1,5 +1,6 @@
 """What happens to contacts? Made or merged by address, patched, subscribed, unsubscribed, deleted; each flip is an event."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -8,13 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from plunk_relay.contacts import queries
 from plunk_relay.contacts.merge import merge_data
 from plunk_relay.contacts.queries import Contact
-from plunk_relay.contents.queries import delete_unused_contents, list_contents_of_contacts
+from plunk_relay.contents.queries import delete_unused_contents, list_contents_of_contacts, list_contents_of_mails
 from plunk_relay.errors import Conflict, ContactNotFound
 from plunk_relay.events.queries import NewEvent, record_events
 from plunk_relay.ids import new_id
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+
+    from plunk_relay.relay import Relay
+
+_LONG_HISTORY = 500
+_MAILS_AT_ONCE = 100
+"""Each takes its delivery, attempts and events along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,24 @@ def delete_contacts(tx: "sa.Connection", project_id: str, contact_ids: Sequence[
     removed = queries.delete_contacts(tx, project_id, contact_ids)
     delete_unused_contents(tx, project_id, left_over)
     return removed
+
+
+async def shorten_histories(relay: "Relay", project_id: str, contact_ids: Sequence[str]) -> None:
+    """Remove most mails and events of contacts that are about to be deleted, some at a time.
+
+    One unit would hold up all who write, when a contact has a hundred thousand.
+    """
+    while await relay.db.read(queries.has_long_history, project_id, contact_ids, limit=_LONG_HISTORY):
+        await relay.db.write(_shorten, project_id, contact_ids)
+        await asyncio.sleep(0)
+
+
+def _shorten(tx: "sa.Connection", project_id: str, contact_ids: Sequence[str]) -> None:
+    queries.delete_some_events(tx, project_id, contact_ids, limit=_LONG_HISTORY)
+    mails = queries.list_some_mails(tx, project_id, contact_ids, limit=_MAILS_AT_ONCE)
+    left_over = list_contents_of_mails(tx, project_id, mails)
+    queries.delete_mails(tx, project_id, mails)
+    delete_unused_contents(tx, project_id, left_over)
 
 
 def _flip(contact: Contact, subscribed: bool, *, email_id: str | None, now: datetime, reason: str | None = None) -> NewEvent:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from plunk_relay.contacts import actions, queries
 from plunk_relay.contacts.actions import ContactChange, ContactPatch
@@ -16,7 +16,7 @@ from plunk_relay.web.binding import wrong_type
 from plunk_relay.web.endpoint import Answer, ApiModel, Endpoint, aliases, endpoint
 from plunk_relay.web.envelope import dump_json
 from plunk_relay.web.fields import AnyJson, Email, JsonObject
-from plunk_relay.web.paging import CursorPage, CursorQuery
+from plunk_relay.web.paging import ANY_WORD, CursorPage, CursorQuery, one_of
 
 _TAG = "Contacts"
 _BUCKET = "contacts:write"
@@ -75,7 +75,7 @@ class NewContact(ApiModel):
             ]
         }
     )
-    email: TrimmedEmail
+    email: TrimmedEmail = Field(description="Address; blanks around it and its case do not matter")
     subscribed: bool | None = Field(None, description="Unset: unchanged, new contacts are subscribed")
     data: JsonObject | None = Field(None, description=_DATA)
 
@@ -84,8 +84,8 @@ class ContactChanges(ApiModel):
     """What is to change; what is left out stays."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"subscribed": False, "data": {"plan": "free"}}]})
-    email: TrimmedEmail | None = None
-    subscribed: bool | None = None
+    email: TrimmedEmail | None = Field(None, description="New address, which no other contact of the project may have")
+    subscribed: bool | None = Field(None, description="Whether marketing mail is sent; a change is an event")
     data: AnyJson = Field(
         None,
         description=f"{_DATA}. Null: all of them are removed",
@@ -110,17 +110,8 @@ class LookupResult(ApiModel):
     not_found: list[str]
 
 
-_WORD = WithJsonSchema({"type": "string"})
-"""What the document says of a word that is read leniently: any text is taken."""
-
-
 def _read_flag(value: object) -> bool | None:
     return {"true": True, "false": False}.get(str(value))
-
-
-def _one_of(*allowed: str) -> BeforeValidator:
-    """Make a reader of words: the first one counts for any other."""
-    return BeforeValidator(lambda value: value if value in allowed else None)
 
 
 class ContactQuery(CursorQuery):
@@ -130,14 +121,14 @@ class ContactQuery(CursorQuery):
     prefix: str | None = Field(
         None, description="What the address begins with, in any case: found at once in an audience of any size"
     )
-    subscribed: Annotated[bool | None, BeforeValidator(_read_flag), _WORD] = Field(
+    subscribed: Annotated[bool | None, BeforeValidator(_read_flag), ANY_WORD] = Field(
         None, description="`true` or `false`; anything else: all"
     )
-    sort: Annotated[Literal["email", "createdAt"] | None, _one_of("createdAt", "email"), _WORD] = Field(
+    sort: Annotated[Literal["email", "createdAt"] | None, one_of("createdAt", "email"), ANY_WORD] = Field(
         None,
         description="`createdAt` or `email`. Unset: `email` with a `prefix`, else `createdAt`",
     )
-    dir: Annotated[Literal["asc", "desc"] | None, _one_of("asc", "desc"), _WORD] = Field(
+    dir: Annotated[Literal["asc", "desc"] | None, one_of("asc", "desc"), ANY_WORD] = Field(
         None,
         description="`asc` or `desc`. Unset: newest first, addresses from a to z",
     )
@@ -208,6 +199,7 @@ def _read_patch(body: ContactChanges) -> ContactPatch:
 @endpoint("DELETE", "/contacts/{contact_id}", tag=_TAG, status=204, bucket=_BUCKET, errors=(ContactNotFound,))
 async def delete_contact(relay: Relay, caller: Caller, contact_id: str) -> None:
     """Delete a contact with its mails, events and memberships."""
+    await actions.shorten_histories(relay, caller.project_id, [contact_id])
     if not await relay.db.write(actions.delete_contacts, caller.project_id, [contact_id]):
         raise ContactNotFound.of("Contact", contact_id)
 

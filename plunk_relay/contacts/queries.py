@@ -12,7 +12,7 @@ from plunk_relay.db.engine import dump_json
 from plunk_relay.db.json_values import text_position
 from plunk_relay.db.portable import insert_if_absent, insert_or_add, listed, unindexed
 from plunk_relay.db.prepared import Prepared
-from plunk_relay.db.tables import contact_counts, contacts
+from plunk_relay.db.tables import contact_counts, contacts, emails, events
 from plunk_relay.db.types import Time
 
 SortColumn = Literal["email", "createdAt"]
@@ -123,9 +123,44 @@ def delete_contacts(tx: sa.Connection, project_id: str, contact_ids: Sequence[st
     """Remove contacts with all that hangs on them; returns how many there were."""
     chosen = (contacts.c.project_id == project_id) & contacts.c.id.in_(listed("contact_ids"))
     removing = sa.delete(contacts).where(chosen).returning(contacts.c.subscribed)
-    removed = tx.execute(removing, {"contact_ids": dump_json(list(contact_ids))}).scalars().all()
+    removed = tx.execute(removing, _ids(contact_ids)).scalars().all()
     _count(tx, [(project_id, -1, -subscribed) for subscribed in removed])
     return len(removed)
+
+
+def has_long_history(tx: sa.Connection, project_id: str, contact_ids: Sequence[str], *, limit: int) -> bool:
+    """Tell whether contacts have more than `limit` events, or more mails."""
+    for table in (events, emails):
+        some = sa.select(table.c.id).where(_history(table, project_id)).limit(limit + 1).subquery()
+        if tx.execute(sa.select(sa.func.count()).select_from(some), _ids(contact_ids)).scalar_one() > limit:
+            return True
+    return False
+
+
+def delete_some_events(tx: sa.Connection, project_id: str, contact_ids: Sequence[str], *, limit: int) -> None:
+    """Remove some events of contacts."""
+    some = sa.select(events.c.id).where(_history(events, project_id)).limit(limit)
+    tx.execute(sa.delete(events).where(events.c.id.in_(some)), _ids(contact_ids))
+
+
+def list_some_mails(tx: sa.Connection, project_id: str, contact_ids: Sequence[str], *, limit: int) -> list[str]:
+    """Return the ids of some mails of contacts."""
+    some = sa.select(emails.c.id).where(_history(emails, project_id)).limit(limit)
+    return list(tx.execute(some, _ids(contact_ids)).scalars())
+
+
+def delete_mails(tx: sa.Connection, project_id: str, email_ids: Sequence[str]) -> None:
+    """Remove mails with their deliveries and events."""
+    mine = emails.c.id.in_(listed("email_ids")) & (unindexed(emails.c.project_id) == project_id)
+    tx.execute(sa.delete(emails).where(mine), {"email_ids": dump_json(list(email_ids))})
+
+
+def _history(table: sa.Table, project_id: str) -> sa.ColumnElement[bool]:
+    return table.c.contact_id.in_(listed("contact_ids")) & (unindexed(table.c.project_id) == project_id)
+
+
+def _ids(contact_ids: Sequence[str]) -> dict[str, str]:
+    return {"contact_ids": dump_json(list(contact_ids))}
 
 
 def _count(tx: sa.Connection, changes: Iterable[tuple[str, int, int]]) -> None:

@@ -88,9 +88,17 @@ def read_content(tx: sa.Connection, content_id: str) -> Iterator[bytes]:
 
 def list_contents_of_contacts(tx: sa.Connection, project_id: str, contact_ids: Sequence[str]) -> list[str]:
     """Return the ids of what the mails of contacts contain."""
-    mine = emails.c.contact_id.in_(listed("contact_ids")) & (unindexed(emails.c.project_id) == project_id)
-    named = {"contact_ids": dump_json(list(contact_ids))}
-    found = tx.execute(sa.select(emails.c.content_id, emails.c.attachments_id).where(mine), named)
+    return _list_contents(tx, project_id, emails.c.contact_id, contact_ids)
+
+
+def list_contents_of_mails(tx: sa.Connection, project_id: str, email_ids: Sequence[str]) -> list[str]:
+    """Return the ids of what mails contain."""
+    return _list_contents(tx, project_id, emails.c.id, email_ids)
+
+
+def _list_contents(tx: sa.Connection, project_id: str, column: sa.Column[str], ids: Sequence[str]) -> list[str]:
+    mine = column.in_(listed("ids")) & (unindexed(emails.c.project_id) == project_id)
+    found = tx.execute(sa.select(emails.c.content_id, emails.c.attachments_id).where(mine), {"ids": dump_json(list(ids))})
     return sorted({content_id for row in found for content_id in row if content_id is not None})
 
 

@@ -8,7 +8,6 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningInsert
-from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.functions import FunctionElement
 
 _MOST_IN_A_ROW = 30
@@ -59,9 +58,21 @@ def any_of(tests: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
 def _join(join: Any, tests: Sequence[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]:
     while len(tests) > _MOST_IN_A_ROW:
         rows = [tests[start : start + _MOST_IN_A_ROW] for start in range(0, len(tests), _MOST_IN_A_ROW)]
-        tests = [Grouping(join(*row)) for row in rows]
+        tests = [_parenthesized(join(*row)) for row in rows]
     joined: sa.ColumnElement[bool] = join(*tests)
     return joined
+
+
+class _parenthesized(FunctionElement[Any]):  # noqa: N801  named like a SQL function
+    """A test in parentheses of its own, which SQLAlchemy would leave out."""
+
+    inherit_cache = True
+    type = sa.types.NULLTYPE  # a Boolean would be compared with 1 for SQLite
+
+
+@compiles(_parenthesized)
+def _in_parentheses(element: _parenthesized, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"({compiler.process(element.clauses, **kw)})"
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  named like a SQL function

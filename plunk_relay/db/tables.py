@@ -196,7 +196,9 @@ segment_memberships = _table(
     Column("entered_at", Time, nullable=False),  # start of the present stay
     Column("exited_at", Time),  # end of it; null: inside now
     Index("segment_memberships_contact", "contact_id"),
-    Index("segment_memberships_present", "segment_id", "entered_at", "contact_id", sqlite_where=sa.text("exited_at IS NULL")),
+    Index(
+        "segment_memberships_present", "segment_id", "entered_at", "contact_id", sqlite_where=sa.text("exited_at IS NULL")
+    ),
 )
 
 suppressions = _table(
@@ -253,6 +255,11 @@ jobs = _table(
     Column("attempts", Integer, nullable=False, server_default=sa.text("0")),  # how often it broke off by an error
     Index("jobs_due", "due_at", sqlite_where=sa.text("state IN ('waiting', 'active', 'delayed')")),
     Index("jobs_project", "project_id", "created_at"),
+    Index(
+        "jobs_unfinished",
+        *("project_id", "kind", "created_at", "id"),
+        sqlite_where=sa.text("state IN ('waiting', 'active', 'delayed')"),
+    ),
 )
 
 job_inputs = Table(

@@ -12,6 +12,7 @@ from plunk_relay.events import actions, queries
 from plunk_relay.events.names import is_reserved
 from plunk_relay.events.queries import Event, Span
 from plunk_relay.relay import Relay
+from plunk_relay.usage.api import UserBody, show_users
 from plunk_relay.usage.queries import find_event_usage
 from plunk_relay.web.access import Caller
 from plunk_relay.web.endpoint import ApiModel, Endpoint, endpoint
@@ -120,13 +121,6 @@ class EventNames(ApiModel):
     event_names: list[str]
 
 
-class UserBody(ApiModel):
-    """What uses an event."""
-
-    id: str
-    name: str
-
-
 class EventUsageBody(ApiModel):
     """Where an event's name is used."""
 
@@ -191,9 +185,9 @@ async def show_event_usage(relay: Relay, caller: Caller, event_name: EventName) 
     usage = await relay.db.read(find_event_usage, caller.project_id, event_name)
     totals = await actions.count_named(relay, caller.project_id, event_name)
     return EventUsageBody(
-        used_in_segments=[UserBody(id=one.id, name=one.name) for one in usage.segments],
-        used_in_campaigns=[UserBody(id=one.id, name=one.name) for one in usage.campaigns],
-        used_in_workflows=[UserBody(id=one.id, name=one.name) for one in usage.workflows],
+        used_in_segments=show_users(usage.segments),
+        used_in_campaigns=show_users(usage.campaigns),
+        used_in_workflows=show_users(usage.workflows),
         total_count=totals.events,
         unique_contacts=totals.contacts,
         can_delete=not usage and not is_reserved(event_name),

@@ -96,7 +96,7 @@ def _read_selector(packed: bytes) -> dict[str, Any]:
 def _open_bulk(relay: Relay, job: Job, selector: Mapping[str, Any]) -> BulkRun:
     operation: Operation = job.data["operation"]
     if selector["mode"] == "ids":
-        return BulkRun(job.project_id, operation, GivenIds(selector["contactIds"]))
+        return BulkRun(relay, job.project_id, operation, GivenIds(selector["contactIds"]))
     wanted = selector["filter"]
     chosen = ContactFilter(search=wanted.get("search") or None, subscribed=wanted.get("subscribed"))
-    return BulkRun(job.project_id, operation, FoundIds(relay, job.project_id, chosen, selector.get("excludeIds", [])))
+    return BulkRun(relay, job.project_id, operation, FoundIds(relay, job.project_id, chosen, selector.get("excludeIds", [])))

@@ -86,21 +86,23 @@ class BulkFilter(ApiModel):
     search: str | None = Field(
         None, max_length=255, description="What the address contains, in any case", exclude_if=lambda value: value is None
     )
-    subscribed: bool | None = Field(None, exclude_if=lambda value: value is None)
+    subscribed: bool | None = Field(
+        None, description="Only those who are subscribed, or who are not", exclude_if=lambda value: value is None
+    )
 
 
 class IdSelector(ApiModel):
     """Contacts that are named."""
 
-    mode: Literal["ids"] = "ids"
-    contact_ids: list[ContactId] = Field(min_length=1, max_length=MOST_IDS)
+    mode: Literal["ids"] = Field("ids", description="May be left out")
+    contact_ids: list[ContactId] = Field(min_length=1, max_length=MOST_IDS, description="Ids of contacts")
 
 
 class QuerySelector(ApiModel):
     """Contacts that fit a filter; those that are made after the request are not touched."""
 
-    mode: Literal["query"]
-    filter: BulkFilter = Field(default_factory=BulkFilter)
+    mode: Literal["query"] = Field(description="Contacts that fit `filter`")
+    filter: BulkFilter = Field(default_factory=BulkFilter, description="Which contacts; left out: everyone")
     exclude_ids: list[ContactId] = Field([], max_length=MOST_EXCLUDED, description="Contacts that are left as they are")
 
 
@@ -147,7 +149,7 @@ class BulkJob(JobBody):
     data: BulkData
 
 
-@endpoint("POST", "/contacts/import", tag=_TAG, status=202, upload=_FILE)
+@endpoint("POST", "/contacts/import", tag=_TAG, status=202, upload=_FILE, confirmed=False)
 async def import_contacts(relay: Relay, caller: Caller, upload: UploadedFile) -> JobStarted:
     """Queue the import of a CSV file: `file`, of type text/csv or with a name that ends in .csv.
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from plunk_relay.contacts.actions import delete_contacts, set_subscriptions
+from plunk_relay.contacts.actions import delete_contacts, set_subscriptions, shorten_histories
 from plunk_relay.contacts.queries import Contact, ContactFilter, count_ids, find_contacts, list_ids
 from plunk_relay.jobs.batches import MOST_ERRORS, Batch, Cursor, Step, percent
 from plunk_relay.relay import Relay
@@ -98,7 +98,8 @@ class FoundIds:
 class BulkRun:
     """An operation on contacts of a project; its cursor holds a place, and counts."""
 
-    def __init__(self, project_id: str, operation: Operation, source: IdSource) -> None:
+    def __init__(self, relay: Relay, project_id: str, operation: Operation, source: IdSource) -> None:
+        self._relay = relay
         self._project_id = project_id
         self._operation = operation
         self._source = source
@@ -111,6 +112,8 @@ class BulkRun:
         ids, place = await self._source.after(cursor["place"], _DELETED_AT_ONCE if self._operation == "delete" else _BATCH)
         if not ids:
             return None
+        if self._operation == "delete":
+            await self._shorten_histories(ids)
         start = {**cursor, "place": place}
         return Batch(partial(self._act, start, ids), partial(_pass_over, start, ids))
 
@@ -131,6 +134,11 @@ class BulkRun:
         subscribed = self._operation == "subscribe"
         done = set_subscriptions(tx, self._project_id, ids, subscribed=subscribed, now=now)
         return _add(start, changed=done.changed, unchanged=done.unchanged, errors=[_error(one) for one in done.missing])
+
+    async def _shorten_histories(self, ids: Sequence[str]) -> None:
+        there = await self._relay.db.read(find_contacts, self._project_id, ids)
+        meant = [contact.id for contact in there if self._source.fits(contact)]
+        await shorten_histories(self._relay, self._project_id, meant)
 
     def _delete(self, tx: "sa.Connection", start: Cursor, ids: Sequence[str]) -> Step:
         there = {contact.id: contact for contact in find_contacts(tx, self._project_id, ids)}

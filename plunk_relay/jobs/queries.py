@@ -17,11 +17,12 @@ from plunk_relay.db.tables import job_inputs, jobs, projects
 
 Kind = Literal["IMPORT", "BULK"]
 State = Literal["waiting", "active", "completed", "failed", "delayed"]
-_UNFINISHED = [sa.literal_column(f"'{state}'") for state in ("waiting", "active", "delayed")]  # as the index says it
+_UNFINISHED: list[sa.ColumnElement[str]] = [  # written out, as the index says it
+    sa.literal_column(f"'{state}'") for state in ("waiting", "active", "delayed")
+]
 _FINISHED = ("completed", "failed")
 KEPT: Mapping[str, int] = {"completed": 50, "failed": 100}
 """How many of a project's jobs that are over stay, by their state."""
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class JobLost(Exception):

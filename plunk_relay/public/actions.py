@@ -49,7 +49,7 @@ async def change_subscription(relay: Relay, contact_id: str, *, subscribed: bool
             return None
         source = email_id if email_id and belongs_to_contact(tx, email_id, contact_id) else None
         if source and contact.subscribed and not subscribed:
-            count_unsubscribed(tx, source)
+            count_unsubscribed(tx, contact.project_id, source)
         return set_subscription(tx, contact, subscribed=subscribed, email_id=source, now=now)
 
     return await relay.db.write(change)

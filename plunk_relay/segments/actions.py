@@ -2,7 +2,7 @@
 
 Who fits is asked of a reader, however many contacts there are; what is written goes in units of few rows. Segment, contact
 and membership are looked at again in the unit that writes, so that two computations at once tell no entry twice, and
-nobody enters by a condition that was just changed.
+nobody enters by a condition that was changed meanwhile.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from plunk_relay.mail.address import check_address, normalize_address
 from plunk_relay.relay import Relay
 from plunk_relay.segments import queries
 from plunk_relay.segments.filters import Among, match
-from plunk_relay.segments.queries import PageOf, Segment, SegmentType
+from plunk_relay.segments.queries import Difference, PageOf, Segment, SegmentType
 from plunk_relay.usage.queries import find_field_usage
 
 if TYPE_CHECKING:
@@ -108,17 +108,17 @@ async def update_segment(relay: Relay, project_id: str, segment_id: str, changes
     values = {name: value for name, value in changes.items() if name != "condition" or before.type == "DYNAMIC"}
     if "condition" in values:
         values |= await _count_condition(relay, before, values["condition"])
-    values["updated_at"] = relay.clock.now()
+    return await relay.db.write(store_changes, before, values | {"updated_at": relay.clock.now()})
 
-    def store(tx: "sa.Connection") -> Segment:
-        after = replace(_get_segment(tx, project_id, segment_id), **values)
-        if "condition" in values:
-            _check_references(tx, after)
-        due = {"counted_at": None} if "condition" in values or "track_membership" in values else {}
-        queries.update_segment(tx, project_id, segment_id, values | due)
-        return after
 
-    return await relay.db.write(store)
+def store_changes(tx: "sa.Connection", before: Segment, values: Mapping[str, Any]) -> Segment:
+    """Set columns of a segment; what the condition refers to may have changed since it was read, and is looked at again."""
+    after = replace(_get_segment(tx, before.project_id, before.id), **values)
+    if "condition" in values:
+        _check_references(tx, after)
+    due = {"counted_at": None} if "condition" in values or "track_membership" in values else {}
+    queries.update_segment(tx, before.project_id, before.id, {**values, **due})
+    return after
 
 
 async def _count_condition(relay: Relay, segment: Segment, condition: Any) -> dict[str, Any]:
@@ -202,7 +202,7 @@ async def add_members(
             created = [contact for contact, _ in upsert_contacts(tx, changes, now=now)]
         members = {contact.email: contact for contact in (*known.values(), *created)}
         ids = sorted(contact.id for contact in members.values())
-        queries.add_to_count(tx, present, queries.count_strangers(tx, present, ids))
+        queries.add_to_count(tx, present, len(queries.find_strangers(tx, present, ids)))
         queries.enter(tx, present, ids, now=now)
         return Added(len(members), len(created), [email for email, key in wanted.items() if key not in members])
 
@@ -248,8 +248,8 @@ async def compute_members(relay: Relay, segment: Segment) -> Computed:
         raise BadRequest(_NOT_TRACKED)
     added = removed = 0
     if segment.type == "DYNAMIC":
-        async for contact_ids in _find_changes(relay, segment):
-            entered, left = await relay.db.write(_settle, segment, contact_ids, now=relay.clock.now())
+        async for present, difference in _find_differences(relay, segment):
+            entered, left = await relay.db.write(settle_members, present, difference, now=relay.clock.now())
             added, removed = added + entered, removed + left
     if added or removed:
         relay.wakes.events.set()
@@ -257,37 +257,39 @@ async def compute_members(relay: Relay, segment: Segment) -> Computed:
     return Computed(added, removed, total)
 
 
-async def _find_changes(relay: Relay, segment: Segment) -> AsyncIterator[Sequence[str]]:
-    """Yield ids of contacts that are in a segment and should not be, or should and are not; few at a time."""
-    after: str | None = ""
-    while after is not None:
-        if relay.stopping.is_set():
-            raise Unavailable("The relay is stopping.")
-        after, found = await relay.db.scan(_compare, segment, after, now=relay.clock.now())
-        for start in range(0, len(found), _WRITTEN_AT_ONCE):
-            yield found[start : start + _WRITTEN_AT_ONCE]
+async def _find_differences(relay: Relay, segment: Segment) -> AsyncIterator[tuple[Segment, Difference]]:
+    """Yield who is to enter or leave a segment, few at a time, and the segment as it was compared with them."""
+    after = ""
+    while compared := await relay.db.scan(_compare, segment, after, now=relay.clock.now()):
+        present, difference, after = compared
+        for start in range(0, difference.longest, _WRITTEN_AT_ONCE):
+            if relay.stopping.is_set():
+                raise Unavailable("The relay is stopping.")
+            yield present, difference.piece(start, start + _WRITTEN_AT_ONCE)
             await asyncio.sleep(0)
 
 
-def _compare(tx: "sa.Connection", segment: Segment, after: str, *, now: datetime) -> tuple[str | None, list[str]]:
-    """Return how far contacts were compared, None: there were none; and the ids of those who are to enter or leave."""
+def _compare(tx: "sa.Connection", segment: Segment, after: str, *, now: datetime) -> tuple[Segment, Difference, str] | None:
+    """Compare the next contacts behind an id; return up to which; None: there are none."""
     present = _get_tracked(tx, segment)
     stretch = find_stretch(tx, segment.project_id, after, limit=_COMPARED_AT_ONCE)
     if stretch is None:
-        return None, []
-    found = queries.find_difference(tx, present, _compile(tx, present, now, among="few"), stretch)
-    return stretch.upto, sorted(found.entering + found.leaving)
+        return None
+    test = _compile(tx, present, now, among="few")
+    return present, queries.find_difference(tx, segment.id, test, stretch), stretch.upto
 
 
-def _settle(tx: "sa.Connection", segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> tuple[int, int]:
-    """Let contacts in and out, with events; return how many came and how many went."""
+def settle_members(tx: "sa.Connection", segment: Segment, difference: Difference, *, now: datetime) -> tuple[int, int]:
+    """Let contacts in and out, with events, unless the condition was changed meanwhile; return how many came and went."""
     present = _get_tracked(tx, segment)
-    found = queries.find_difference(tx, present, _compile(tx, present, now, among="few"), contact_ids)
-    queries.enter(tx, present, found.entering, now=now)
-    queries.leave(tx, present, found.leaving, now=now)
-    record_events(tx, _membership_events(present, "entry", found.entering, now))
-    record_events(tx, _membership_events(present, "exit", found.leaving, now))
-    return len(found.entering), len(found.leaving)
+    if present.condition != segment.condition:
+        return 0, 0
+    entering = queries.find_strangers(tx, present, difference.entering)
+    queries.enter(tx, present, entering, now=now)
+    leaving = queries.leave(tx, present, difference.leaving, now=now)
+    record_events(tx, _membership_events(present, "entry", entering, now))
+    record_events(tx, _membership_events(present, "exit", leaving, now))
+    return len(entering), len(leaving)
 
 
 def _get_tracked(tx: "sa.Connection", segment: Segment) -> Segment:

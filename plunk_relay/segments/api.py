@@ -2,7 +2,7 @@
 
 import math
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
@@ -25,6 +25,7 @@ _CONDITION = (
     "A filter is `{field, operator, value, unit}`; fields are `email`, `subscribed`, `createdAt`, `updatedAt`, "
     "`data.<key>`, `event.<name>`, `email.<opened, clicked, bounced, complained, sent, delivered>` and `segment.<id>`"
 )
+_TYPE = "DYNAMIC: who fits the condition. STATIC: who was added"
 _EXAMPLE: JsonDict = {
     "name": "Active on the pro plan",
     "condition": {
@@ -47,7 +48,7 @@ class SegmentBody(ApiModel):
     id: str
     name: str
     description: str | None
-    type: SegmentType = Field(description="DYNAMIC: who fits the condition. STATIC: who was added")
+    type: SegmentType = Field(description=_TYPE)
     condition: dict[str, Any] | None = Field(description="Null for STATIC")
     track_membership: bool = Field(description="Entries and exits are events")
     member_count: int = Field(description="As last counted")
@@ -60,9 +61,9 @@ class SegmentRequest(ApiModel):
     """A segment to make."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-    name: str = Field(min_length=1, max_length=100)
-    description: str | None = Field(None, max_length=500)
-    type: Literal["DYNAMIC", "STATIC"] = "DYNAMIC"
+    name: str = Field(min_length=1, max_length=100, description="Shown in lists, and part of the names of its events")
+    description: str | None = Field(None, max_length=500, description="A note")
+    type: SegmentType = Field("DYNAMIC", description=_TYPE)
     condition: Any = Field(None, description=f"For DYNAMIC. {_CONDITION}")
     track_membership: bool = Field(False, description="Record entries and exits as events")
 
@@ -72,7 +73,7 @@ class SegmentChanges(ApiModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"trackMembership": True}]})
     name: str = Field("", min_length=1, max_length=100, description="Left out: it stays")
-    description: str | None = Field(None, max_length=500)
+    description: str | None = Field(None, max_length=500, description="A note; null removes it")
     condition: Any = Field(None, description=f"Ignored for STATIC. {_CONDITION}")
     track_membership: bool = Field(False, description="Left out: it stays")
 
@@ -81,7 +82,7 @@ class Members(ApiModel):
     """Addresses of contacts."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"emails": ["user@example.net"]}]})
-    emails: list[str] = Field(min_length=1, max_length=MOST_EMAILS)
+    emails: list[str] = Field(min_length=1, max_length=MOST_EMAILS, description=f"1 to {MOST_EMAILS} addresses, in any case")
 
 
 class NewMembers(Members):
@@ -152,7 +153,8 @@ async def get_segment(relay: Relay, caller: Caller, segment_id: str) -> SegmentB
 async def update_segment(relay: Relay, caller: Caller, segment_id: str, body: SegmentChanges) -> SegmentBody:
     """Change a segment.
 
-    A new condition is counted at once; memberships and their events follow with the next computation.
+    A new condition is counted at once; memberships and their events follow with the next computation. While
+    `trackMembership` is off, members stay as they were; the first computation after it is on again tells who came and went.
     """
     changes = {name: getattr(body, name) for name in body.model_fields_set}
     return _show(await actions.update_segment(relay, caller.project_id, segment_id, changes))
@@ -160,7 +162,7 @@ async def update_segment(relay: Relay, caller: Caller, segment_id: str, body: Se
 
 @endpoint("DELETE", "/segments/{segment_id}", tag=_TAG, status=204, errors=(NotFound, Conflict))
 async def delete_segment(relay: Relay, caller: Caller, segment_id: str) -> None:
-    """Delete a segment, which no campaign that is not over, and no other segment, may need."""
+    """Delete a segment, unless a campaign that is not over, a workflow or another segment names it."""
     await actions.delete_segment(relay, caller.project_id, segment_id)
 
 

@@ -52,6 +52,9 @@ MOST_TESTS = 1_000
 MOST_KEYS = 10
 """How many keys a path may have; with more dots, a field is one key that holds them."""
 _TO_THE_END_OF_A_DAY = timedelta(days=1) - timedelta(milliseconds=1)
+LONGEST_CHAIN = 50
+"""How many segments may name each other one after another."""
+_DEEP = 3
 _NARROW = timedelta(days=2)
 _USUAL = {"sent_at", "delivered_at"}
 _COSTS = {"subscribed": 0, "date": 1, "email": 2, "segment": 3, "data": 4, "event": 5, "activity": 6}
@@ -83,16 +86,24 @@ def match(
     """
     named = _Segments(tx, project_id)
     named.load(condition, within)
-    return _Compiler(project_id, now, named.known, among).condition(condition, depth=1)
+    compiler = _Compiler(project_id, now, named.known, among)
+    if compiler.levels(condition) > MOST_DEEP:
+        raise BadRequest(f"Conditions may be nested {MOST_DEEP} deep, with those of the segments they name.")
+    return compiler.condition(condition)
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A segment that is referred to; without a condition its members are in the table alone."""
+    """A segment that is referred to; a static one has no condition."""
 
     id: str
     condition: Condition | None
     in_table: bool
+
+    @property
+    def inline(self) -> Condition | None:
+        """The condition that stands for it; None: its members are in the table."""
+        return None if self.in_table else self.condition
 
 
 @dataclass(slots=True)
@@ -102,24 +113,28 @@ class _Segments:
     tx: sa.Connection
     project_id: str
     known: dict[str, _Segment] = field(default_factory=dict)
+    explored: set[str] = field(default_factory=set)
 
     def load(self, condition: Condition, within: frozenset[str]) -> None:
         ids = list_segment_ids(condition)
         for circular in sorted(ids & within):
             raise BadRequest(f"The condition leads back to the segment {circular}: a segment cannot depend on itself.")
-        fresh = self._find(ids - set(self.known))
-        self.known |= fresh
-        for one in fresh.values():
-            if one.condition is not None:
-                self.load(one.condition, within | {one.id})
+        if len(within) > LONGEST_CHAIN:
+            raise BadRequest(f"The condition names a segment that names another, and so on, over more than {LONGEST_CHAIN}.")
+        self._find(ids - set(self.known))
+        for one in sorted(ids - self.explored):
+            named = self.known[one].condition
+            if named is not None:
+                self.load(named, within | {one})
+            self.explored.add(one)
 
-    def _find(self, ids: set[str]) -> dict[str, _Segment]:
+    def _find(self, ids: set[str]) -> None:
         columns = (segments.c.id, segments.c.type, segments.c.track_membership, segments.c.condition)
         named = segments.c.id.in_(sorted(ids)) & (unindexed(segments.c.project_id) == self.project_id)
         rows = self.tx.execute(sa.select(*columns).where(named)).all() if ids else []
         for unknown in sorted(ids - {row.id for row in rows}):
             raise BadRequest(f"The condition names the segment {unknown}, which this project does not have.")
-        return {row.id: _read_segment(row) for row in rows}
+        self.known |= {row.id: _read_segment(row) for row in rows}
 
 
 def _read_segment(row: Any) -> _Segment:
@@ -134,20 +149,37 @@ class _Compiler:
     segments: dict[str, _Segment]
     among: Among
     tests: int = 0
+    known_levels: dict[int, int] = field(default_factory=dict)
 
-    def condition(self, condition: Condition, *, depth: int) -> Test:
-        if depth > MOST_DEEP:
-            raise BadRequest(f"Conditions may be nested {MOST_DEEP} deep, with those of the segments they name.")
-        tests = [self._group(group, depth) for group in condition.groups]
+    def levels(self, condition: Condition) -> int:
+        """Return how deep a condition goes, with those of the segments that stand in it."""
+        known = self.known_levels.get(id(condition))
+        if known is None:
+            known = 1 + max((self._levels_inside(group) for group in condition.groups), default=0)
+            self.known_levels[id(condition)] = known
+        return known
+
+    def _levels_inside(self, group: Group) -> int:
+        own = 0 if group.conditions is None else self.levels(group.conditions)
+        return max([own, *(self._levels_of(one) for one in group.filters)])
+
+    def _levels_of(self, one: Filter) -> int:
+        inline = self.segments[one.name].inline if one.kind == "segment" else None
+        return 0 if inline is None else self.levels(inline)
+
+    def condition(self, condition: Condition) -> Test:
+        groups = sorted(condition.groups, key=lambda group: _deep_first(self._levels_inside(group)))
+        tests = [self._group(group) for group in groups]
         return all_of(tests) if condition.logic == "AND" else any_of(tests)
 
-    def _group(self, group: Group, depth: int) -> Test:
-        tests = [self._filter(one, depth) for one in sorted(group.filters, key=lambda one: _COSTS[one.kind])]
+    def _group(self, group: Group) -> Test:
+        filters = sorted(group.filters, key=lambda one: (_deep_first(self._levels_of(one)), _COSTS[one.kind]))
+        tests = [(_deep_first(self._levels_of(one)), self._filter(one)) for one in filters]
         if group.conditions is not None:
-            tests.append(self.condition(group.conditions, depth=depth + 1))
-        return all_of(tests)
+            tests.append((_deep_first(self.levels(group.conditions)), self.condition(group.conditions)))
+        return all_of([test for _, test in sorted(tests, key=lambda pair: pair[0])])
 
-    def _filter(self, one: Filter, depth: int) -> Test:
+    def _filter(self, one: Filter) -> Test:
         self.tests += 1
         if self.tests > MOST_TESTS:
             raise BadRequest(f"The condition has more than {MOST_TESTS} filters, with those of the segments it names.")
@@ -166,7 +198,7 @@ class _Compiler:
             case "activity":
                 return self._activity_test(one)
             case "segment":
-                return self._segment_test(one, depth)
+                return self._segment_test(one)
 
     def _event_test(self, one: Filter) -> Test:
         """Test by the index of names, which has all that is asked for: that of times does not."""
@@ -197,16 +229,16 @@ class _Compiler:
             case _:
                 return sa.not_(lately)
 
-    def _segment_test(self, one: Filter, depth: int) -> Test:
+    def _segment_test(self, one: Filter) -> Test:
         """Test membership: by the table where it is kept, else by the segment's own condition."""
         segment = self.segments[one.name]
-        if segment.in_table or segment.condition is None:
+        if segment.inline is None:
             present = segment_memberships.c.exited_at.is_(None)
             inside = self._is_listed(
                 segment_memberships.c.contact_id, [segment_memberships.c.segment_id == segment.id, present]
             )
         else:
-            inside = self.condition(segment.condition, depth=depth + 1)
+            inside = self.condition(segment.inline)
         return inside if one.operator == "memberOfSegment" else _not(inside)
 
     def _is_listed(self, contact_id: sa.Column[Any], where: Sequence[Test]) -> Test:
@@ -214,6 +246,11 @@ class _Compiler:
         if self.among == "all":
             return contacts.c.id.in_(sa.select(contact_id).where(*where))
         return sa.exists(sa.select(1).where(contact_id == contacts.c.id, *where).correlate(contacts))
+
+
+def _deep_first(levels: int) -> int:
+    """Sort what goes deep before the rest, which SQLite's parser would have to keep in mind: it has room for a hundred."""
+    return -levels if levels >= _DEEP else 0
 
 
 def _not(test: Test) -> Test:
@@ -305,7 +342,7 @@ class _Place:
         if value is None:
             return [_not(self.kind() != "null")]
         if day is not None:
-            return [sa.func.substr(self.text(), 1, 10) == day, self.kind() == "text"]
+            return [sa.func.substr(self.text(), 1, 10) == day]  # nothing but text begins so
         if isinstance(value, bool | dict | list):
             return [json_equal(contacts.c.data, self.keys, value)]
         return self.compares(lambda stored, wanted: stored == wanted, value)

@@ -60,9 +60,9 @@ def find_segment(tx: sa.Connection, project_id: str, segment_id: str) -> Segment
 def find_stale(tx: sa.Connection, *, counted_before: datetime) -> Segment | None:
     """Return the segment of an enabled project that was counted longest ago; None when all were since."""
     due = segments.c.counted_at.is_(None) | (segments.c.counted_at < sa.literal(counted_before, Time))
-    enabled = sa.select(projects.c.id).where(projects.c.disabled.is_(False), projects.c.id != RELAY_PROJECT_ID)
-    oldest = _SELECT.where(due, segments.c.project_id.in_(enabled)).order_by(segments.c.counted_at.nulls_first())
-    row = tx.execute(oldest.limit(1)).one_or_none()
+    enabled = sa.exists().where(projects.c.id == segments.c.project_id, projects.c.disabled.is_(False))
+    oldest = _SELECT.where(due, enabled, segments.c.project_id != RELAY_PROJECT_ID)
+    row = tx.execute(oldest.order_by(segments.c.counted_at.nulls_first()).limit(1)).one_or_none()
     return Segment(*row) if row else None
 
 
@@ -144,6 +144,8 @@ def list_matching(
 
     Where many fit, a walk in that order finds a page soon; where few do, they are found first and sorted then.
     """
+    if page.offset >= matching:
+        return []
     created = contacts.c.created_at if matching * _RARE > among else unindexed(contacts.c.created_at)
     found = sa.select(*COLUMNS).where(contacts.c.project_id == project_id, test)
     ordered = found.order_by(created.desc(), contacts.c.id.desc()).limit(page.size).offset(page.offset)
@@ -175,17 +177,21 @@ def enter(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str], *, no
 
 def leave(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str], *, now: datetime) -> list[str]:
     """End the memberships of contacts; return those who were members."""
+    if not contact_ids:
+        return []
     inside = _is_inside(segment.project_id, segment.id) & segment_memberships.c.contact_id.in_(listed("contact_ids"))
     ending = sa.update(segment_memberships).where(inside).values(exited_at=now)
     ended = ending.returning(segment_memberships.c.contact_id)
     return list(tx.execute(ended, {"contact_ids": dump_json(list(contact_ids))}).scalars())
 
 
-def count_strangers(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str]) -> int:
-    """Count those of some contacts that are no members."""
-    inside = _is_inside(segment.project_id, segment.id) & segment_memberships.c.contact_id.in_(listed("contact_ids"))
-    members = tx.execute(sa.select(sa.func.count()).where(inside), {"contact_ids": dump_json(list(contact_ids))})
-    return len(contact_ids) - int(members.scalar_one())
+def find_strangers(tx: sa.Connection, segment: Segment, contact_ids: Sequence[str]) -> list[str]:
+    """Return which of these are contacts of the segment's project and no members."""
+    if not contact_ids:
+        return []
+    there = (contacts.c.project_id == segment.project_id) & contacts.c.id.in_(listed("contact_ids"))
+    found = sa.select(contacts.c.id).where(there, ~_has_membership(segment.id)).order_by(contacts.c.id)
+    return list(tx.execute(found, {"contact_ids": dump_json(list(contact_ids))}).scalars())
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +201,21 @@ class Difference:
     entering: list[str]
     leaving: list[str]
 
+    @property
+    def longest(self) -> int:
+        """How many are in the longer list."""
+        return max(len(self.entering), len(self.leaving))
 
-def find_difference(tx: sa.Connection, segment: Segment, test: Test, among: Stretch | Sequence[str]) -> Difference:
-    """Compare members with the condition, for a stretch of contacts, or for those with some ids."""
-    values: dict[str, str] = {}
-    if isinstance(among, Stretch):
-        inside = among.where()
-    else:
-        inside = (contacts.c.project_id == segment.project_id) & contacts.c.id.in_(listed("contact_ids"))
-        values["contact_ids"] = dump_json(list(among))
-    fits, is_member = sa.func.coalesce(test, sa.false()), _has_membership(segment.id)
-    differing = sa.select(contacts.c.id, is_member).where(inside, fits != is_member).order_by(contacts.c.id)
-    found = tx.execute(differing, values).all()
+    def piece(self, start: int, end: int) -> "Difference":
+        """Return a part of both lists."""
+        return Difference(self.entering[start:end], self.leaving[start:end])
+
+
+def find_difference(tx: sa.Connection, segment_id: str, test: Test, stretch: Stretch) -> Difference:
+    """Compare members with the condition, for a stretch of contacts."""
+    fits, is_member = sa.func.coalesce(test, sa.false()), _has_membership(segment_id)
+    differing = sa.select(contacts.c.id, is_member).where(stretch.where(), fits != is_member).order_by(contacts.c.id)
+    found = tx.execute(differing).all()
     return Difference([row[0] for row in found if not row[1]], [row[0] for row in found if row[1]])
 
 

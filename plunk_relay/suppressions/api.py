@@ -54,7 +54,10 @@ class RuleBody(ApiModel):
 class PreviewRequest(ApiModel):
     """A recipient to try the rules on; keys that are not named here are refused."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"additionalProperties": False, "examples": [{"address": "ann@example.com"}]},
+    )
     address: str = Field(min_length=1, max_length=320, description="E-mail address")
 
 

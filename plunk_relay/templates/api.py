@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
 from plunk_relay.errors import BadRequest, Conflict, ContactNotFound, Forbidden, TemplateFailed, TemplateNotFound
 from plunk_relay.relay import Relay
@@ -12,7 +12,7 @@ from plunk_relay.templates.queries import SortColumn, Template, TemplateFilter, 
 from plunk_relay.web.access import Caller
 from plunk_relay.web.endpoint import ApiModel, Endpoint, endpoint
 from plunk_relay.web.fields import Email, JsonObject, Line, Uuid
-from plunk_relay.web.paging import ANY_NUMBER, MOST, USUAL, Page, PageQuery, lenient
+from plunk_relay.web.paging import ANY_NUMBER, ANY_WORD, MOST, USUAL, Page, PageQuery, lenient, one_of
 
 _TAG = "Templates"
 _MOST_IDS = 1000
@@ -84,15 +84,6 @@ class TemplateChanges(ApiModel):
     type: TemplateType = Field(default_factory=lambda: "MARKETING", description=_TYPE)
 
 
-_WORD = WithJsonSchema({"type": "string"})
-"""What the document says of a word that is read leniently: any text is taken."""
-
-
-def _one_of(*allowed: str) -> BeforeValidator:
-    """Make a reader of words: any other is as good as none."""
-    return BeforeValidator(lambda value: value if value in allowed else None)
-
-
 class TemplateQuery(PageQuery):
     """Which templates, in which order."""
 
@@ -100,13 +91,13 @@ class TemplateQuery(PageQuery):
         USUAL, description="As `pageSize`, which goes before", json_schema_extra=ANY_NUMBER
     )
     search: str | None = Field(None, description="What name, description or subject contains, in any case")
-    type: Annotated[TemplateType | None, _one_of("MARKETING", "TRANSACTIONAL", "HEADLESS"), _WORD] = Field(
+    type: Annotated[TemplateType | None, one_of("MARKETING", "TRANSACTIONAL", "HEADLESS"), ANY_WORD] = Field(
         None, description="`MARKETING`, `TRANSACTIONAL` or `HEADLESS`; anything else: all"
     )
-    sort: Annotated[SortColumn | None, _one_of("name", "createdAt", "updatedAt"), _WORD] = Field(
+    sort: Annotated[SortColumn | None, one_of("name", "createdAt", "updatedAt"), ANY_WORD] = Field(
         None, description="`name`, `createdAt` or `updatedAt`; unset: `createdAt`"
     )
-    dir: Annotated[Literal["asc", "desc"] | None, _one_of("asc", "desc"), _WORD] = Field(
+    dir: Annotated[Literal["asc", "desc"] | None, one_of("asc", "desc"), ANY_WORD] = Field(
         None, description="`asc` or `desc`; unset: `desc`"
     )
 
@@ -165,6 +156,9 @@ class TemplatePreview(ApiModel):
 class TemplateBulkUpdate(ApiModel):
     """What to do with some templates."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ids": ["0190d3a2-4b5c-7000-8000-5f1e2d3c4b5a"], "delete": True}]}
+    )
     ids: list[Uuid] = Field(min_length=1, max_length=_MOST_IDS, description="Ids of templates")
     delete: Literal[True] | None = Field(None, description="True: delete them")
 

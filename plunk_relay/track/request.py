@@ -77,3 +77,5 @@ def _read_form(value: object) -> TrackRequest | PlainEvent:
 
 class EventRequest(RootModel[Annotated[TrackRequest | PlainEvent, BeforeValidator(_read_form)]]):
     """Either form: a contact by address and `event`, or `name` with ids."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "invoice_paid", "data": {"amount": 12.5}}]})

@@ -262,7 +262,9 @@ async def _read_body(receive: Receive, declared: str | None, most: int) -> bytes
 async def _send(send: Send, exchange: _Exchange, answer: Answer, headers: list[tuple[str, str]]) -> None:
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     raw += [(b"x-request-id", exchange.id.encode()), *_SECURITY_HEADERS]
+    if answer.body:
+        raw.append((b"content-type", answer.content_type.encode()))
     if answer.status not in (204, 304):
-        raw += [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
+        raw.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else answer.body})

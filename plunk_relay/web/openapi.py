@@ -191,8 +191,8 @@ def _result(endpoint: Endpoint, status: int) -> dict[str, Any]:
     text = "Success" if status < 300 else HTTPStatus(status).phrase
     models = _models_of(endpoint.result)
     if not models:
-        kinds = endpoint.produces if status < 300 else ()
-        return {"description": text} | ({"content": {kind: {"schema": {"type": "string"}} for kind in kinds}} if kinds else {})
+        content = {kind: {"schema": {"type": "string"}} for kind in endpoint.produces if status < 300}
+        return {"description": text} | ({"content": content} if content else {})
     result = reduce(or_, models) if Answer in getattr(endpoint.result, "__args__", ()) else endpoint.result
     schema = TypeAdapter(result).json_schema(mode="serialization", by_alias=True, ref_template=_REF)
     schema.pop("$defs", None)

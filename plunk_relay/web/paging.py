@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from plunk_relay.web.endpoint import ApiModel
 
@@ -11,6 +11,15 @@ MOST = 100
 USUAL = 20
 ANY_NUMBER: dict[str, JsonValue] = {"type": ["integer", "string"]}
 """What the document says of a number that is read leniently: any text is taken."""
+
+
+ANY_WORD = WithJsonSchema({"type": "string"})
+"""What the document says of a word that is read leniently: any text is taken."""
+
+
+def one_of(*allowed: str) -> BeforeValidator:
+    """Make a reader of words: any other is as good as none."""
+    return BeforeValidator(lambda value: value if value in allowed else None)
 
 
 def lenient(usual: int, most: int) -> Callable[[object], int]:

@@ -12,7 +12,7 @@ from plunk_relay.relay import Relay
 from tests.kit.http import running_http
 from tests.kit.relay import Tenant, make_tenant, running_relay
 
-NO_LIMITS = {"api_requests_per_minute": 0, "send_per_second": 0, "track_per_second": 0}
+NO_LIMITS = {"api_requests_per_minute": 0, "send_per_second": 0, "track_per_second": 0, "contacts_per_second": 0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ async def test_contacts_that_are_made_after_the_request_are_not_touched(
 
 async def test_a_contact_that_no_longer_fits_when_its_turn_comes_is_spared(relay: Relay, owner: Tenant) -> None:
     await _add(relay, owner, "a", "b", subscribed=False)
-    run = BulkRun(owner.id, "delete", FoundIds(relay, owner.id, ContactFilter(subscribed=False), []))
+    run = BulkRun(relay, owner.id, "delete", FoundIds(relay, owner.id, ContactFilter(subscribed=False), []))
     batch = await run.prepare({"place": new_id()})
     assert batch is not None
     await relay.db.write(upsert_contacts, [(owner.id, ContactChange("a@x.test", subscribed=True))], now=relay.clock.now())

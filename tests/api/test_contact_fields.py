@@ -63,6 +63,12 @@ async def test_coverage_is_a_rounded_percentage(
     }
 
 
+async def test_half_a_percent_is_rounded_up(http: httpx2.AsyncClient, relay: Relay, owner: Tenant) -> None:
+    await _make(relay, owner, {"plan": "pro"}, *[None] * 7)
+    [listed] = [one for one in (await _get(http, owner, ""))["fields"] if one["isCustom"]]
+    assert listed["coverage"] == 13
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -169,11 +175,13 @@ async def _use(relay: Relay, http: httpx2.AsyncClient, owner: Tenant, kind: str)
             await insert(
                 relay, workflows, enabled=False, trigger_type="EVENT", trigger_event="x", allow_reentry=False, **common
             )
-            config = {
+            configs: dict[str, dict[str, Any]] = {
                 "condition": {"field": "data.plan", "operator": "equals", "value": "pro"},
+                "multi": {"mode": "multi", "field": "contact.data.plan", "branches": []},
                 "update": {"updates": {"plan": "pro"}},
-            }[kind]
-            step = {"type": "CONDITION" if kind == "condition" else "UPDATE_CONTACT", "config": config}
+                "update alias": {"data": {"plan": "pro"}},
+            }
+            step = {"type": "UPDATE_CONTACT" if kind.startswith("update") else "CONDITION", "config": configs[kind]}
             ids = {"id": new_id(), "workflow_id": identifier, "name": "Step", "position": {"x": 0, "y": 0}}
             await insert(relay, workflow_steps, **(ids | step | times))
     return identifier
@@ -185,7 +193,9 @@ async def _use(relay: Relay, http: httpx2.AsyncClient, owner: Tenant, kind: str)
         ("segment", "usedInSegments"),
         ("campaign", "usedInCampaigns"),
         ("condition", "usedInWorkflows"),
+        ("multi", "usedInWorkflows"),
         ("update", "usedInWorkflows"),
+        ("update alias", "usedInWorkflows"),
     ],
 )
 async def test_a_field_that_is_used_stays_and_its_users_are_named(
@@ -202,6 +212,17 @@ async def test_a_field_that_is_used_stays_and_its_users_are_named(
     assert "It" in refused.json()["error"]["message"]
     assert await _get(http, owner, "/data.plans/usage") == nobody | {"canDelete": True}
     assert await _get(http, other, "/data.plan/usage") == nobody | {"canDelete": True}
+
+
+async def test_who_names_what_is_inside_a_field_uses_it(http: httpx2.AsyncClient, relay: Relay, owner: Tenant) -> None:
+    await _make(relay, owner, {"company": {"name": "Acme"}, "company.name": "Acme", "comp": 1})
+    body = {"name": "Acme", "condition": _condition("data.company.name")}
+    assert (await http.post("/segments", headers=owner.headers, json=body)).status_code == 201
+    fields = ("data.company", "data.company.name", "data.comp", "data.company.size")
+    used = {field: bool((await _get(http, owner, f"/{field}/usage"))["usedInSegments"]) for field in fields}
+    assert used == {"data.company": True, "data.company.name": True, "data.comp": False, "data.company.size": False}
+    refused = await http.delete("/contacts/fields/data.company", headers=owner.headers)
+    assert refusal(refused) == (400, "BAD_REQUEST")
 
 
 async def test_standard_fields_are_everybodys_and_a_bare_name_is_nobodys(

@@ -137,9 +137,15 @@ async def test_a_cursor_that_is_unknown_or_foreign_gives_an_empty_page(
     await _make(relay, owner, ["ann@example.net"])
     await _make(relay, other, ["bob@example.net"])
     foreign = (await http.get("/contacts", headers=other.headers)).json()["data"][0]["id"]
-    for cursor in ("", "nonsense", foreign):
+    for cursor in ("nonsense", foreign):
         page = (await http.get("/contacts", headers=owner.headers, params={"cursor": cursor})).json()
         assert page == {"data": [], "total": 0, "hasMore": False}
+
+
+async def test_an_empty_cursor_is_none(http: httpx2.AsyncClient, relay: Relay, owner: Tenant) -> None:
+    await _make(relay, owner, ["ann@example.net"])
+    page = (await http.get("/contacts", headers=owner.headers, params={"cursor": ""})).json()
+    assert ([one["email"] for one in page["data"]], page["total"]) == (["ann@example.net"], 1)
 
 
 async def test_the_list_is_below_v1_too(http: httpx2.AsyncClient, relay: Relay, owner: Tenant) -> None:

@@ -66,6 +66,38 @@ async def test_every_parameter_of_a_path_is_declared_once(shared: Shared) -> Non
         assert all(one["required"] for one in operation["parameters"] if one["in"] == "path")
 
 
+async def test_every_parameter_says_what_it_is(shared: Shared) -> None:
+    for path, method, operation in _operations(await _document(shared.http)):
+        told = {one["name"]: one.get("description") or one["schema"].get("description") for one in operation["parameters"]}
+        assert [name for name, text in told.items() if not text] == [], f"{method} {path}"
+
+
+async def test_every_field_of_a_body_says_what_it_is(shared: Shared) -> None:
+    document = await _document(shared.http)
+    for path, method, operation in _operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            untold = [name for name, schema in _fields(document, content["schema"]) if not schema.get("description")]
+            assert untold == [], f"{method} {path}"
+
+
+async def test_every_body_has_examples_that_are_as_it_says(shared: Shared) -> None:
+    document = await _document(shared.http)
+    for path, method, operation in _operations(document):
+        if (content := operation.get("requestBody", {}).get("content", {}).get("application/json")) is None:
+            continue
+        reference = content["schema"]["$ref"].rpartition("/")[2]
+        examples = document["components"]["schemas"][reference].get("examples")
+        assert examples, f"{method} {path} has no example"
+        assert [example for example in examples if not _fits(document, example, reference)] == [], reference
+
+
+async def test_every_answer_that_carries_something_says_of_which_type(shared: Shared) -> None:
+    empty = {204, 302, 303, 304}
+    for path, method, operation in _operations(await _document(shared.http)):
+        for status, answer in operation["responses"].items():
+            assert bool(answer.get("content")) == (int(status) not in empty), f"{method} {path} {status}"
+
+
 async def test_every_answer_is_described_and_errors_have_the_envelope(shared: Shared) -> None:
     for path, _, operation in _operations(await _document(shared.http)):
         for status, answer in operation["responses"].items():
@@ -81,7 +113,7 @@ async def test_examples_of_the_document_are_taken(shared: Shared) -> None:
     [example] = schemas["SendRequest"]["examples"]
     response = await shared.http.post("/v1/send", headers=shared.acme.headers, json=example | {"from": "hello@acme.test"})
     assert response.status_code == 200
-    assert _fits(await _document(shared.http), example)
+    assert _fits(await _document(shared.http), example, "SendRequest")
     [example] = schemas["NewDomain"]["examples"]
     assert (await shared.http.post("/domains", headers=shared.acme.headers, json=example)).status_code == 201
 
@@ -97,7 +129,7 @@ async def test_examples_of_the_document_are_taken(shared: Shared) -> None:
 )
 async def test_request_that_is_taken_fits_the_document(shared: Shared, fields: dict[str, Any]) -> None:
     await sent(shared.http, shared.acme, fields)
-    assert _fits(await _document(shared.http), MAIL | fields)
+    assert _fits(await _document(shared.http), MAIL | fields, "SendRequest")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +139,7 @@ async def test_request_that_is_refused_for_its_shape_does_not_fit_the_document(
     shared: Shared, fields: dict[str, Any]
 ) -> None:
     assert (await send(shared.http, shared.acme, fields)).status_code == 422
-    assert not _fits(await _document(shared.http), MAIL | fields)
+    assert not _fits(await _document(shared.http), MAIL | fields, "SendRequest")
 
 
 async def test_docs_page_has_every_endpoint_and_every_field(shared: Shared) -> None:
@@ -141,10 +173,24 @@ async def _document(http: httpx2.AsyncClient) -> dict[str, Any]:
     return document
 
 
-def _fits(document: dict[str, Any], body: dict[str, Any]) -> bool:
-    """Tell whether a body for /v1/send is as its schema says."""
-    schema = {"$ref": "#/components/schemas/SendRequest", "components": document["components"]}
+def _fits(document: dict[str, Any], body: dict[str, Any], name: str) -> bool:
+    """Tell whether a body is as the schema of this name says."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
     return Draft202012Validator(schema).is_valid(body)
+
+
+def _fields(document: dict[str, Any], body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return the fields of a body and of the objects inside, by name."""
+    waiting, seen = [body], set[str]()
+    while waiting:
+        schema = waiting.pop()
+        yield from schema.get("properties", {}).items()
+        waiting += [*schema.get("properties", {}).values(), *schema.get("anyOf", [])]
+        waiting += [schema["items"]] if isinstance(schema.get("items"), dict) else []
+        name = schema.get("$ref", "").rpartition("/")[2]
+        if name and name not in seen:
+            seen.add(name)
+            waiting.append(document["components"]["schemas"][name])
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

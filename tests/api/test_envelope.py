@@ -70,6 +70,15 @@ async def test_body_that_is_no_object_fails_at_the_root(shared: Shared, content:
     assert [(fault["field"], fault["code"]) for fault in error["errors"]] == [(field, "invalid_type")]
 
 
+@pytest.mark.parametrize("path", ["/unsubscribe/x", f"/contacts/public/{UNKNOWN_ID}/unsubscribe"])
+async def test_what_follows_the_first_hundred_fields_of_a_query_is_passed_over(shared: Shared, path: str) -> None:
+    many = "&".join(f"a{number}={number}" for number in range(200))
+    plain = await shared.http.post(path)
+    assert (await shared.http.post(f"{path}?{many}")).status_code == plain.status_code
+    listed = await shared.http.get(f"/contacts?limit=7&{many}", headers=shared.acme.headers)
+    assert listed.status_code == 200
+
+
 async def test_schema_failure_has_the_words_of_the_reference(shared: Shared) -> None:
     response = await shared.http.post("/v1/send", headers=shared.acme.headers, json=MAIL | {"to": "bad", "subject": 7})
     error = _check(response, 422, "VALIDATION_ERROR")

@@ -46,6 +46,12 @@ async def test_second_request_is_refused_and_told_of_the_first(
     assert len(await rows(relay, emails)) == 1
 
 
+async def test_a_key_is_looked_at_before_the_body(http: httpx2.AsyncClient, acme: Tenant) -> None:
+    for path in ("/v1/send", "/v1/track"):
+        response = await http.post(path, headers=acme.headers | {"Idempotency-Key": ""}, content="{")
+        assert refusal(response) == (400, "BAD_REQUEST")
+
+
 async def test_body_is_not_compared(relay: Relay, http: httpx2.AsyncClient, acme: Tenant) -> None:
     await _send(http, acme)
     assert refusal(await _send(http, acme, {"to": "bob@example.net"})) == (409, "IDEMPOTENCY_KEY_REUSED")

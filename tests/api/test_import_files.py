@@ -205,6 +205,8 @@ async def test_the_encoding_is_found_and_told(shared: Shared, data: bytes, name:
         ("gb18030", "王小明,李四先生"),
         ("big5", "王小明,李四先生"),
         ("euc_kr", "김철수,이영희"),
+        ("gb18030", "王小明"),
+        ("euc_kr", "김철수"),
     ],
 )
 def test_what_spreadsheets_write_around_the_world_is_read(codec: str, names: str) -> None:

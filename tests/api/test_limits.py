@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -11,7 +12,7 @@ from plunk_relay.clock import ManualClock
 from plunk_relay.errors import RateLimited
 from plunk_relay.sections import LimitSettings
 from plunk_relay.web.ratelimit import Rate, RateLimiter, read_rates
-from tests.kit.api import refusal, send, sent
+from tests.kit.api import MAIL, refusal, send, sent
 from tests.kit.http import running_http
 from tests.kit.relay import Tenant, make_tenant, running_relay
 
@@ -114,11 +115,49 @@ async def test_zero_switches_the_general_limit_off(tmp_path: Path, clock: Manual
         assert _rates(await send(http, acme))[0] == 50
 
 
-async def test_zero_switches_the_send_limit_off(tmp_path: Path, clock: ManualClock) -> None:
-    async with _serve(tmp_path, clock, send_per_second=0, send_burst=1) as (http, acme, _):
+@pytest.mark.parametrize(
+    ("bucket", "path", "body"),
+    [
+        ("send", "/v1/send", MAIL),
+        ("track", "/v1/track", {"event": "seen", "email": "ann@example.net"}),
+        ("contacts", "/contacts", {"email": "ann@example.net"}),
+    ],
+)
+async def test_zero_switches_one_limit_off(
+    tmp_path: Path, clock: ManualClock, bucket: str, path: str, body: dict[str, Any]
+) -> None:
+    limits = {f"{bucket}_per_second": 0, f"{bucket}_burst": 1}
+    async with _serve(tmp_path, clock, **limits) as (http, acme, _):
         for _ in range(3):
-            response = await send(http, acme)
+            response = await http.post(path, headers=acme.headers, json=body)
+            assert response.is_success
         assert _rates(response)[:2] == (1000, 997)
+
+
+async def test_a_request_is_limited_before_its_key_and_its_body_are_looked_at(tmp_path: Path, clock: ManualClock) -> None:
+    async with _serve(tmp_path, clock, send_per_second=1, send_burst=1) as (http, acme, _):
+        await sent(http, acme)
+        for key, content in (("", "{"), ("order-1", "{")):
+            headers = acme.headers | {"Idempotency-Key": key}
+            response = await http.post("/v1/send", headers=headers, content=content)
+            assert refusal(response) == (429, "RATE_LIMIT_EXCEEDED")
+        clock.advance(seconds=1)
+        assert (await send(http, acme, Idempotency_Key="order-1")).status_code == 200
+
+
+async def test_who_is_limited_has_been_identified(tmp_path: Path, clock: ManualClock) -> None:
+    async with _serve(tmp_path, clock, send_per_second=1, send_burst=1) as (http, acme, _):
+        await sent(http, acme)
+        response = await http.post("/v1/send", headers={"Authorization": "Bearer sk_x"}, content="{")
+        assert refusal(response) == (401, "INVALID_API_KEY")
+
+
+@pytest.mark.parametrize("fields", [{}, {"to": "bad"}, {"from": "a@unknown.test"}], ids=["taken", "invalid", "forbidden"])
+async def test_every_answer_of_a_limited_endpoint_tells_its_limit(
+    tmp_path: Path, clock: ManualClock, fields: dict[str, Any]
+) -> None:
+    async with _serve(tmp_path, clock) as (http, acme, _):
+        assert _rates(await send(http, acme, fields)) == (50, 49, 1)
 
 
 def test_default_rates_are_those_of_the_reference_and_the_contract() -> None:

@@ -29,6 +29,9 @@ Data = dict[str, Any] | None
         pytest.param({"a": 1}, {"a": []}, {"a": []}, id="an empty array is a value"),
         pytest.param({"a": 1}, {"a": {"value": 2, "persistent": False}}, {"a": 1}, id="not persistent"),
         pytest.param({"a": 1}, {"a": {"value": 2, "persistent": True}}, {"a": 2}, id="persistent stores the inner value"),
+        pytest.param({"a": 1}, {"a": {"value": None, "persistent": True}}, None, id="persistent null deletes"),
+        pytest.param({"a": 1}, {"a": {"value": "", "persistent": True}}, {"a": 1}, id="persistent empty text is skipped"),
+        pytest.param({"a": 1}, {"a": {"value": None, "persistent": False}}, {"a": 1}, id="null that is not persistent"),
         pytest.param(None, {"a": {"value": 2}}, {"a": {"value": 2}}, id="a value alone is no wrapper"),
         pytest.param(None, {"a": {"persistent": False}}, {"a": {"persistent": False}}, id="persistent alone is no wrapper"),
         pytest.param(
@@ -57,7 +60,7 @@ def test_every_name_of_the_system_is_reserved() -> None:
     assert frozenset(names.split()) == RESERVED_FIELDS
 
 
-@pytest.mark.parametrize("value", [7, True, ["de"], {"value": "de"}])
+@pytest.mark.parametrize("value", [7, True, ["de"], {"value": "de"}, {"value": "de", "persistent": True}])
 def test_locale_must_be_a_string(value: object) -> None:
     with pytest.raises(BadRequest):
         merge_data(None, {"locale": value})

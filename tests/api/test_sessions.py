@@ -1,6 +1,7 @@
 """Who may use the API with a session? Members of the project they name, and nobody by another site's hand."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import httpx2
 import jwt
@@ -12,10 +13,11 @@ from plunk_relay.accounts.sessions import LIFETIME, issue_session
 from plunk_relay.clock import ManualClock
 from plunk_relay.db.tables import api_requests, memberships, projects, users
 from plunk_relay.ids import new_id
+from plunk_relay.projects.actions import create_project
 from plunk_relay.relay import Relay
 from tests.kit.api import refusal
 from tests.kit.http import running_http
-from tests.kit.relay import Tenant
+from tests.kit.relay import Tenant, running_relay
 from tests.kit.store import change, delete, insert, rows
 
 PATH = "/contacts"
@@ -108,6 +110,19 @@ async def test_a_token_that_is_not_ours_is_nobodys(
     assert refusal(await http.get(PATH, headers=headers)) == (401, "UNAUTHORIZED")
 
 
+async def test_sessions_can_have_a_key_of_their_own(tmp_path: Path, clock: ManualClock) -> None:
+    for secret, answer in (("a" * 40, 200), ("b" * 40, 401)):
+        async with running_relay(tmp_path, clock=clock, accounts={"jwt_secret": secret}) as relay:
+            if answer == 200:
+                user = await create_user(relay, "ann@example.net", password="password")
+                project, _ = await create_project(relay, "owner", owner_id=user.id)
+                claims = {"id": user.id, "exp": clock.now() + LIFETIME}
+                token = jwt.encode(claims, secret, algorithm="HS256")
+            headers = {"Cookie": f"next_token={token}", "X-Project-Id": project.id}
+            async with running_http(relay) as http:
+                assert (await http.get(PATH, headers=headers)).status_code == answer
+
+
 async def test_an_account_that_is_gone_is_nobody(http: httpx2.AsyncClient, relay: Relay, owner: Tenant, user: User) -> None:
     headers = _signed_in(relay, user, owner)
     await delete(relay, memberships, user_id=user.id)
@@ -125,6 +140,15 @@ async def test_an_address_must_be_confirmed_where_a_password_was_set(
     if answer == 403:
         assert refusal(response) == (403, "EMAIL_VERIFICATION_REQUIRED")
     assert (await http.get(PATH, headers=owner.headers)).status_code == 200
+
+
+async def test_an_import_asks_for_no_confirmed_address(
+    http: httpx2.AsyncClient, relay: Relay, owner: Tenant, user: User
+) -> None:
+    await change(relay, users, user.id, email_verified=False)
+    files = {"file": ("people.csv", b"email\nbob@example.net\n", "text/csv")}
+    response = await http.post("/contacts/import", headers=_signed_in(relay, user, owner), files=files)
+    assert response.status_code == 202
 
 
 async def test_a_disabled_project_is_read_and_not_written(

@@ -26,11 +26,6 @@ from tests.bench.measure import Meter, watch_tree
 from tests.bench.peers import SENDER_DOMAIN, BenchError
 from tests.kit.process import ServerProcess
 
-_LISTS = 500
-_SEARCHES = 5
-_COUNTS = 3
-_UPSERTS = 1000
-IMPORTED = 100_000
 _MOST_BYTES = 5_000_000
 _PAUSE_SECONDS = 0.005  # between upserts beside an import
 _UPSERTS_BETWEEN_LOOKS = 20
@@ -61,6 +56,21 @@ _SEGMENTS: dict[str, tuple[float, Sequence[dict[str, Any]]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How often each thing is done."""
+
+    lists: int = 500
+    searches: int = 5
+    counts: int = 3
+    upserts: int = 1000
+    imported: int = 100_000
+    """Rows of a file: as many as fit into one that may be uploaded."""
+
+
+FULL = Effort()
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """What was measured; the target is to stay below `most`, or to reach `least`."""
 
@@ -83,7 +93,7 @@ def seed_audience(directory: Path, size: Size) -> Path:
     return seeded.home
 
 
-def measure_audience(seeded: Path, home: Path) -> list[Figure]:
+def measure_audience(seeded: Path, home: Path, effort: Effort = FULL) -> list[Figure]:
     """Measure a copy of the seeded data in `home`."""
     shutil.copytree(seeded, home)
     with ServerProcess(home, limits={"contacts_per_second": 0}) as server:
@@ -95,7 +105,8 @@ def measure_audience(seeded: Path, home: Path) -> list[Figure]:
             closing(_Client(server.http_port, project["secret"])) as client,
         ):
             meter.start()
-            figures = [*_measure_lists(client), *_measure_segments(client), *_measure_writes(client)]
+            parts = (_measure_lists, _measure_segments, _measure_writes)
+            figures = [figure for measure in parts for figure in measure(client, effort)]
             figures.append(Figure("memory, at most", meter.stop().peak_bytes / _MEGABYTE, "MB", most=250))
         server.terminate()
     return figures
@@ -145,7 +156,7 @@ class _Client:
         return json.loads(said)
 
 
-def _measure_lists(client: _Client) -> Iterator[Figure]:
+def _measure_lists(client: _Client, effort: Effort) -> Iterator[Figure]:
     chosen = random.Random(1)
     lists: dict[str, Callable[[], object]] = {
         "first page": lambda: client.get("/contacts"),
@@ -155,9 +166,11 @@ def _measure_lists(client: _Client) -> Iterator[Figure]:
         "next page": _Pages(client).turn,
     }
     for name, work in lists.items():
-        yield from _percentiles(name, _time_each(work, _LISTS), most=50)
+        yield from _percentiles(name, _time_each(work, effort.lists), most=50)
+    [fields] = _time_each(lambda: client.get("/contacts/fields"), 1)
+    yield Figure("fields of all contacts, for the first time", fields, "s")
     for kind, text in {"in every second": "gmail", "in few": "wolf12345", "in none": "nobody-at-all"}.items():
-        durations = _time_each(lambda text=text: client.get("/contacts", search=text), _SEARCHES)  # type: ignore[misc]  # bound now
+        durations = _time_each(lambda text=text: client.get("/contacts", search=text), effort.searches)  # type: ignore[misc]  # bound now
         yield Figure(f"search for a part of addresses, {kind}", max(durations), "s", most=1)
 
 
@@ -178,29 +191,29 @@ class _Pages:
         self._cursor = self._client.get("/contacts", cursor=self._cursor)["cursor"]
 
 
-def _measure_segments(client: _Client) -> Iterator[Figure]:
+def _measure_segments(client: _Client, effort: Effort) -> Iterator[Figure]:
     for name, (most, filters) in _SEGMENTS.items():
         condition = {"logic": "AND", "groups": [{"filters": filters}]}
         began = time.perf_counter()
         segment = client.post("/segments", {"name": name, "condition": condition})
         seconds = [time.perf_counter() - began]
-        seconds += _time_each(lambda path=f"/segments/{segment['id']}/refresh": client.post(path, {}), _COUNTS)  # type: ignore[misc]  # bound now
+        seconds += _time_each(lambda path=f"/segments/{segment['id']}/refresh": client.post(path, {}), effort.counts)  # type: ignore[misc]  # bound now
         yield Figure(f"count of {name} ({segment['memberCount']:,})", max(seconds), "s", most=most)
 
 
-def _measure_writes(client: _Client) -> Iterator[Figure]:
+def _measure_writes(client: _Client, effort: Effort) -> Iterator[Figure]:
     upserts = _Upserts(client)
-    yield from _percentiles("upsert", _time_each(upserts.send, _UPSERTS), most=5)
-    alone = _Import(client, seed=1)
+    yield from _percentiles("upsert", _time_each(upserts.send, effort.upserts), most=5)
+    alone = _Import(client, effort.imported, seed=1)
     while not alone.is_over():
         time.sleep(_LOOK_SECONDS)
-    yield Figure("import alone", IMPORTED / alone.seconds, "rows/s", least=10_000)
-    beside = _Import(client, seed=2)
+    yield Figure("import alone", effort.imported / alone.seconds, "rows/s", least=10_000)
+    beside = _Import(client, effort.imported, seed=2)
     durations: list[float] = []
     while not beside.is_over():
         durations += _time_each(upserts.send, _UPSERTS_BETWEEN_LOOKS, pause_seconds=_PAUSE_SECONDS)
     yield from _percentiles(f"upsert beside an import ({len(durations)})", durations, most=5)
-    yield Figure("import beside upserts", IMPORTED / beside.seconds, "rows/s")
+    yield Figure("import beside upserts", effort.imported / beside.seconds, "rows/s")
 
 
 class _Upserts:
@@ -221,9 +234,10 @@ class _Upserts:
 class _Import:
     """A file of new contacts that is being imported."""
 
-    def __init__(self, client: _Client, *, seed: int) -> None:
-        content = _make_file(random.Random(seed))
+    def __init__(self, client: _Client, rows: int, *, seed: int) -> None:
+        content = _make_file(rows, random.Random(seed))
         self._client = client
+        self._rows = rows
         self._began = time.perf_counter()
         self._job = client.upload("/contacts/import", "contacts.csv", content)["jobId"]
         self.seconds = 0.0
@@ -235,23 +249,22 @@ class _Import:
         self.seconds = time.perf_counter() - self._began
         if job["state"] == "failed" or self.seconds > _STUCK_SECONDS:
             raise BenchError(f"the import is {job['state']} after {self.seconds:.0f} s: {job.get('failedReason')}")
-        if job["state"] == "completed" and job["result"]["successCount"] != IMPORTED:
-            raise BenchError(f"the import of {IMPORTED} rows gave {job['result']}")
+        if job["state"] == "completed" and job["result"]["successCount"] != self._rows:
+            raise BenchError(f"the import of {self._rows} rows gave {job['result']}")
         return bool(job["state"] == "completed")
 
 
-def _make_file(chosen: random.Random) -> bytes:
-    lines = [f"{new_address(chosen.randrange(10**7), chosen)},{cells}" for cells in _list_cells(chosen)]
+def _make_file(rows: int, chosen: random.Random) -> bytes:
+    lines = [f"{new_address(chosen.randrange(10**7), chosen)},{_cells(chosen)}" for _ in range(rows)]
     content = "\n".join(["email,plan,age,city", *lines]).encode()
     if len(content) > _MOST_BYTES:
-        raise BenchError(f"a file of {IMPORTED} rows has {len(content)} bytes, more than may be uploaded")
+        raise BenchError(f"a file of {rows} rows has {len(content)} bytes, more than may be uploaded")
     return content
 
 
-def _list_cells(chosen: random.Random) -> Iterator[str]:
-    for _ in range(IMPORTED):
-        fields = custom_fields(chosen)
-        yield f"{fields.get('plan', '')},{fields.get('age', '')},{fields.get('city', '')}"
+def _cells(chosen: random.Random) -> str:
+    fields = custom_fields(chosen)
+    return f"{fields.get('plan', '')},{fields.get('age', '')},{fields.get('city', '')}"
 
 
 def _percentiles(name: str, durations: Sequence[float], *, most: float) -> Iterator[Figure]:

@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
         {"domain": "example.com", "provider": None, "route": "capture", "smarthost_url": None, "tls": "required"}
     ],
     "dkim.rsa_bits": 4096,
+    "accounts.jwt_secret": KEY,
     "dkim.selector_prefix": "s1",
     "uploads.public_url": "https://cdn.example.com/mail",
     "uploads.s3_endpoint": "https://s3.example.com",
@@ -59,6 +60,7 @@ SECRETS = [
     ("server", "secret_key", KEY),
     ("delivery", "smarthost_url", "smtp://user:pass@relay.test"),
     ("uploads", "s3_secret_key", "hidden"),
+    ("accounts", "jwt_secret", KEY),
 ]
 
 

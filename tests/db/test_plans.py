@@ -30,6 +30,19 @@ from plunk_relay.events.queries import (
     list_events,
 )
 from plunk_relay.projects.queries import find_key_owner, find_owned_project, find_project, list_projects
+from plunk_relay.segments.queries import (
+    PageOf,
+    Segment,
+    count_members,
+    delete_discarded,
+    find_segment,
+    find_stale,
+    find_strangers,
+    leave,
+    list_active_campaigns,
+    list_members,
+    list_segments,
+)
 from plunk_relay.suppressions.queries import (
     ListFilter,
     Suppression,
@@ -52,6 +65,7 @@ ENTRY = Suppression("project", "a@example.com", "MANUAL", None, None, NOW)
 MAIL = Email(**dict.fromkeys(Email.__dataclass_fields__, "x"))  # type: ignore[arg-type]  # any values will do
 SENT = Sent("delivery", "bob@example.org", 1, None, "MIME", MAIL)
 HOLD = KeyHold("project", "key", "request")
+SEGMENT = Segment(**dict.fromkeys(Segment.__dataclass_fields__, "x"))  # type: ignore[arg-type]  # any values will do
 
 QUERIES: dict[str, Query] = {
     "a person by address": lambda tx: find_user_by_email(tx, "a@example.com"),
@@ -68,6 +82,15 @@ QUERIES: dict[str, Query] = {
     "what uses a template": lambda tx: find_usage(tx, "project", "template"),
     "some mails of a template": lambda tx: detach_mails(tx, "project", ["template"]),
     "an upload by its key": lambda tx: find_any_upload(tx, "key"),
+    "a project's segments": lambda tx: list_segments(tx, "project"),
+    "a segment": lambda tx: find_segment(tx, "project", "segment"),
+    "the segment to count next": lambda tx: find_stale(tx, counted_before=NOW),
+    "a piece of a deleted segment": lambda tx: delete_discarded(tx, limit=9),
+    "campaigns that need a segment": lambda tx: list_active_campaigns(tx, "project", "segment", by_condition=["a"]),
+    "how many members there are": lambda tx: count_members(tx, "project", "segment"),
+    "a page of members": lambda tx: list_members(tx, "project", "segment", PageOf(2, 20)),
+    "members who leave": lambda tx: leave(tx, SEGMENT, ["a"], now=NOW),
+    "contacts who are no members": lambda tx: find_strangers(tx, SEGMENT, ["a"]),
     "a content": lambda tx: load_content(tx, "content"),
     "the attempts of a delivery": lambda tx: list_attempts(tx, "delivery"),
     "the delivery of a bounce": lambda tx: find_sent(tx, "delivery"),
@@ -126,6 +149,10 @@ THROUGH: dict[str, tuple[Query, str]] = {
     "names of a time with many events": (
         lambda tx: count_names(tx, "project", Span(NOW, NOW)),
         "COVERING INDEX events_name (project_id=?)",
+    ),
+    "a page of members": (
+        lambda tx: list_members(tx, "project", "segment", PageOf(2, 20)),
+        "INDEX segment_memberships_present (segment_id=?)",
     ),
     "how often a name is there": (
         lambda tx: count_named(tx, "project", "seen"),

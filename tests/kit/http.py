@@ -16,7 +16,6 @@ from plunk_relay.web.endpoint import Endpoint
 from plunk_relay.web.requestlog import RequestLog
 from plunk_relay.web.server import HttpDoor
 
-
 LONG = {re.sub(r":path\}", "}", endpoint.path) for endpoint in FEATURES if ":path}" in endpoint.path}
 """Paths whose last parameter may have slashes."""
 
@@ -65,8 +64,9 @@ class SchemaCheck:
             raise SchemaMismatch(f"{what} answered {status}, which is not documented")
         content = answer.get("content", {})
         media = (kind or "").partition(";")[0]
-        if body and media not in content:
-            raise SchemaMismatch(f"{what} answered {status} with {media or 'no type'}, documented: {', '.join(content)}")
+        if media not in content if body else content:
+            documented = ", ".join(content) or "nothing"
+            raise SchemaMismatch(f"{what} answered {status} with {media or 'nothing'}, documented: {documented}")
         if media == "application/json":
             self._validate(what, body, content[media]["schema"])
 

@@ -29,6 +29,13 @@ DATA: list[Row] = [
     ("equals", False, [False], ["false", 0, True, None, MISSING]),
     ("equals", None, [None, MISSING], [False, 0, "null", [], {}]),
     ("equals", [1, "a"], [[1, "a"], [1.0, "a"]], [["a", 1], [1], [1, "a", 2], ["1", "a"], '[1,"a"]', 1, MISSING]),
+    ("equals", [1, "[0]"], [[1, "[0]"]], [[True, "[0]"], ["1", "[0]"], [1, [0]], MISSING]),
+    (
+        "equals",
+        {"a": 0, "b": True},
+        [{"a": -0.0, "b": True}],
+        [{"a": False, "b": True}, {"a": 0, "b": 1}, {"a": 0, "b": "true"}],
+    ),
     ("equals", [], [[]], [{}, "[]", [0], [None], 0, False, MISSING]),
     ("equals", [None], [[None]], [[], [0], [False], MISSING]),
     ("equals", {"a": 1, "b": [True]}, [{"b": [True], "a": 1.0}], [{"a": 1}, {"a": 1, "b": [1]}, {"a": "1", "b": [True]}]),
@@ -121,6 +128,8 @@ PATHS: list[tuple[str, Any, bool]] = [
     ("data..", {".": 1}, True),
     ("data.email", {"email": 1}, True),
     ("data.a.b.c.d.e.f.g.h.i.j.k", {"a.b.c.d.e.f.g.h.i.j.k": 1}, True),
+    ("data." + ".".join('"' * 300), {".".join('"' * 300): 1}, True),
+    ("data." + ".".join('"' * 300), {'"': 1}, False),
     ("data.x", None, False),
     ("data.x", {}, False),
 ]

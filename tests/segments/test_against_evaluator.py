@@ -8,13 +8,13 @@ from tests.segments.evaluator import World
 from tests.segments.strategies import NESTED, STATIC, TRACKED, UNTRACKED, conditions, crowds, filters
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(crowd=crowds, one=filters(segments=()))
 def test_a_filter_finds_whom_the_contract_means(engine: sa.Engine, crowd: list[Person], one: Json) -> None:
     assert _ask_both(engine, crowd, {"logic": "AND", "groups": [{"filters": [one]}]}, {}) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     crowd=crowds,
     condition=conditions((STATIC, TRACKED, UNTRACKED, NESTED)),

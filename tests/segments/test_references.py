@@ -7,7 +7,7 @@ import pytest
 from plunk_relay.conditions import MOST_DEEP, MOST_FILTERS, MOST_PARTS
 from plunk_relay.errors import BadRequest
 from plunk_relay.ids import new_id
-from plunk_relay.segments.filters import MOST_TESTS
+from plunk_relay.segments.filters import LONGEST_CHAIN, MOST_TESTS
 from tests.segments.audience import Audience, Json, Person, a, ago, one
 
 PRO = one("data.plan", "equals", "pro")
@@ -62,6 +62,27 @@ def test_a_circle_is_refused(audience: Audience, length: int, tracked: bool) -> 
         audience.find(one(f"segment.{ids[0]}", "notMemberOfSegment"))
     with pytest.raises(BadRequest, match=f"leads back to the segment {ids[0]}"):
         audience.find(one(f"segment.{ids[-1]}", "memberOfSegment"), within=frozenset({ids[0]}))
+
+
+def test_a_circle_of_two_that_are_both_named_is_refused(audience: Audience) -> None:
+    first, second = new_id(), new_id()
+    audience.add_segment(one(f"segment.{second}", "memberOfSegment"), segment_id=first)
+    audience.add_segment(one(f"segment.{first}", "memberOfSegment"), segment_id=second)
+    both = [a(f"segment.{segment}", "memberOfSegment") for segment in (first, second)]
+    with pytest.raises(BadRequest, match="leads back to the segment"):
+        audience.find({"logic": "AND", "groups": [{"filters": both}]})
+
+
+def test_a_chain_of_segments_may_only_be_so_long(audience: Audience) -> None:
+    """Tracked ones are not looked into but for circles; still somebody has to go through them."""
+    named = audience.add_segment(PRO, tracked=True)
+    for _ in range(LONGEST_CHAIN - 1):
+        named = audience.add_segment(one(f"segment.{named}", "memberOfSegment"), tracked=True)
+    assert audience.find(one(f"segment.{named}", "memberOfSegment")) == set()
+    for _ in range(1_000):
+        named = audience.add_segment(one(f"segment.{named}", "memberOfSegment"), tracked=True)
+    with pytest.raises(BadRequest, match="and so on, over more than 50"):
+        audience.find(one(f"segment.{named}", "memberOfSegment"))
 
 
 def test_a_segment_cannot_name_itself(audience: Audience) -> None:
@@ -129,24 +150,26 @@ def test_the_largest_condition_can_be_asked(audience: Audience) -> None:
     assert audience.find(condition, among="few") == set()
 
 
-@pytest.mark.parametrize("by", ["conditions", "segments"])
-def test_the_deepest_condition_can_be_asked(audience: Audience, by: str) -> None:
+@pytest.mark.parametrize(("by", "width"), [("conditions", 7), ("segments", 7), ("segments", 32)])
+@pytest.mark.parametrize("operator", ["memberOfSegment", "notMemberOfSegment"])
+def test_the_deepest_condition_can_be_asked(audience: Audience, by: str, width: int, operator: str) -> None:
     """Parentheses in each other, all of which a parser has to remember."""
     some = [a("email", "contains", "@"), a("event.signup", "notTriggeredWithin", 5, "days"), a("data.no.way", "notExists")]
-    many = [a("data.no.way", "notExists")] * ((MOST_FILTERS - 80) // MOST_DEEP)
-    nobody = {"filters": [a("email", "equals", "x"), a("data.x", "exists")]}
-    value = {'"': [{"b": [1]}]}
-    condition: Json = {"logic": "AND", "groups": [{"filters": [a('data.a.".b', "notEquals", value)]}]}
+    filters = some + [a("email", "contains", "@")] * width
+    nobody = {"filters": [a("email", "equals", "x")]}
+    condition: Json = {"logic": "AND", "groups": [{"filters": [a('data.a.".b', "notEquals", {'"': [{"b": [1]}]})]}]}
     for _ in range(MOST_DEEP - 1):
         if by == "conditions":
-            group: Json = {"filters": some + many, "conditions": condition}
+            group: Json = {"filters": filters, "conditions": condition}
         else:
-            group = {"filters": [*some, *many, a(f"segment.{audience.add_segment(condition)}", "memberOfSegment")]}
-        condition = {"logic": "OR", "groups": [nobody, group]}
+            group = {"filters": [*filters, a(f"segment.{audience.add_segment(condition)}", operator)]}
+        condition = {"logic": "OR", "groups": [*[nobody] * width, group]}
     person = Person()
     audience.add(person)
-    assert audience.find(condition) == {person.email}
-    assert audience.find(condition, among="few") == {person.email}
+    inside = by == "conditions" or operator == "memberOfSegment"
+    expected = {person.email} if inside else set()
+    assert audience.find(condition) == expected
+    assert audience.find(condition, among="few") == expected
 
 
 def test_segments_that_are_named_count_for_depth(audience: Audience) -> None:
@@ -161,7 +184,7 @@ def test_segments_that_are_named_count_for_depth(audience: Audience) -> None:
 
 def test_segments_that_are_named_count_for_size(audience: Audience) -> None:
     """Two hundred filters that each stand for two hundred would be forty thousand."""
-    many = audience.add_segment({"logic": "AND", "groups": [{"filters": [a("data.x", "exists")] * MOST_FILTERS}]})
+    many = audience.add_segment({"logic": "AND", "groups": [{"filters": [a("data.x", "contains", "1")] * MOST_FILTERS}]})
     some = [a(f"segment.{many}", "memberOfSegment")] * (MOST_TESTS // (MOST_FILTERS + 1))
     assert audience.find({"logic": "AND", "groups": [{"filters": some}]}) == set()
     with pytest.raises(BadRequest, match=f"more than {MOST_TESTS} filters, with those of the segments it names"):

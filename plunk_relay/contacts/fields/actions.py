@@ -6,12 +6,12 @@ many, is remembered for some seconds.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from plunk_relay.contacts.fields import queries
-from plunk_relay.contacts.queries import ContactFilter, count_contacts, find_stretch
+from plunk_relay.contacts.queries import ContactFilter, Stretch, count_contacts, find_stretch
 from plunk_relay.errors import BadRequest
 from plunk_relay.relay import Relay
 from plunk_relay.usage.queries import Usage, find_field_usage
@@ -52,18 +52,24 @@ async def _load_fields(relay: Relay, project_id: str) -> list[Field]:
     contacts = await relay.db.read(count_contacts, project_id, ContactFilter())
     counts: dict[str, int] = {}
     oldest: dict[str, str] = {}
-    after = ""
-    while stretch := await relay.db.scan(find_stretch, project_id, after, limit=_READ_AT_ONCE):
+    async for stretch in _walk(relay, project_id):
         for key, count, contact_id in await relay.db.scan(queries.count_keys, stretch):
             if key in counts or len(counts) < MOST_FIELDS:
                 counts[key] = counts.get(key, 0) + count
                 oldest.setdefault(key, contact_id)
-        after = stretch.upto
     fields = [Field(name, kind, 100 if contacts else 0) for name, kind in STANDARD.items()]
     for key, count in counts.items():
         kind, value = await relay.db.read(queries.find_value, project_id, oldest[key], key)
         fields.append(Field(_CUSTOM + key, _type_of(kind, value), _percent(count, contacts)))
     return sorted(fields, key=lambda field: field.name)
+
+
+async def _walk(relay: Relay, project_id: str) -> AsyncIterator[Stretch]:
+    """Go through the contacts of a project, in stretches."""
+    after = ""
+    while stretch := await relay.db.scan(find_stretch, project_id, after, limit=_READ_AT_ONCE):
+        yield stretch
+        after = stretch.upto
 
 
 def _percent(count: int, contacts: int) -> int:
@@ -91,7 +97,11 @@ async def list_values(relay: Relay, project_id: str, field: str, *, limit: int) 
     key = field.removeprefix(_CUSTOM)
 
     async def load() -> list[str]:
-        return await relay.db.scan(queries.list_values, project_id, key, limit=limit)
+        values: list[str] = []
+        async for stretch in _walk(relay, project_id):
+            more = await relay.db.scan(queries.list_values, stretch, key, limit=limit)
+            values = sorted({*values, *more})[:limit]
+        return values
 
     found = await _remember(relay, _VALUES, project_id, (project_id, key, limit), load)
     return [_convert(text) for text in found]
@@ -126,7 +136,9 @@ async def find_usage(relay: Relay, project_id: str, field: str) -> FieldUsage:
     """Return who uses a field; a name without `data.` that is no standard field is none."""
     users = await relay.db.read(find_field_usage, project_id, field)
     if field.startswith(_CUSTOM):
-        having = await relay.db.scan(queries.count_having, project_id, field.removeprefix(_CUSTOM))
+        key, having = field.removeprefix(_CUSTOM), 0
+        async for stretch in _walk(relay, project_id):
+            having += await relay.db.scan(queries.count_having, stretch, key)
         return FieldUsage(users, having, can_delete=not users)
     number = await relay.db.read(count_contacts, project_id, ContactFilter()) if field in STANDARD else 0
     return FieldUsage(users, number, can_delete=False)
@@ -142,11 +154,21 @@ async def delete_field(relay: Relay, project_id: str, field: str) -> int:
     users = await relay.db.read(find_field_usage, project_id, field)
     if users:
         raise BadRequest(f"{field} is used by {users.describe()}: it cannot be deleted.")
-    key, now, changed, after = field.removeprefix(_CUSTOM), relay.clock.now(), 0, ""
-    while stretch := await relay.db.scan(find_stretch, project_id, after, limit=_CHANGED_AT_ONCE):
-        changed += await relay.db.write(queries.remove_field, stretch, key, now=now)
-        after = stretch.upto
-        await asyncio.sleep(0)
+    key, changed = field.removeprefix(_CUSTOM), 0
+    async for stretch in _walk(relay, project_id):
+        changed += await _remove(relay, stretch, key)
     relay.memory.forget(_FIELDS)
     relay.memory.forget(_VALUES)
+    return changed
+
+
+async def _remove(relay: Relay, stretch: Stretch, key: str) -> int:
+    """Take a field away from the contacts of a stretch, some at a time, so that nobody waits for the writer."""
+    having = await relay.db.scan(queries.list_having, stretch, key)
+    after, changed = stretch.after, 0
+    for upto in [*having[_CHANGED_AT_ONCE - 1 :: _CHANGED_AT_ONCE], *having[-1:]]:
+        some = Stretch(stretch.project_id, after, upto)
+        changed += await relay.db.write(queries.remove_field, some, key, now=relay.clock.now())
+        after = upto
+        await asyncio.sleep(0)
     return changed

@@ -8,6 +8,7 @@ from plunk_relay.contacts.fields import actions
 from plunk_relay.contacts.fields.actions import FieldType
 from plunk_relay.errors import BadRequest
 from plunk_relay.relay import Relay
+from plunk_relay.usage.api import UserBody, show_users
 from plunk_relay.web.access import Caller
 from plunk_relay.web.endpoint import ApiModel, Endpoint, aliases, endpoint
 from plunk_relay.web.paging import ANY_NUMBER, lenient
@@ -51,13 +52,6 @@ class ValueList(ApiModel):
     limit: int
 
 
-class UserBody(ApiModel):
-    """What uses a field."""
-
-    id: str
-    name: str
-
-
 class FieldUsageBody(ApiModel):
     """Who uses a field."""
 
@@ -76,7 +70,11 @@ class DeletedField(ApiModel):
 
 @endpoint("GET", "/contacts/fields", tag=_TAG)
 async def list_fields(relay: Relay, caller: Caller) -> FieldList:
-    """List the standard fields and every custom field, with type and coverage."""
+    """List the standard fields and every custom field, with type and coverage.
+
+    A custom field is a key of a contact's own object, with all that is in it: `data.company` may hold an object, and
+    `data.company.name` is listed only for contacts with a key `company.name`. In a path, a slash in a name is `%2F`.
+    """
     found = await actions.list_fields(relay, caller.project_id)
     fields = [
         FieldBody(field=one.name, type=one.type, coverage=one.coverage, is_custom=one.name.startswith("data."))
@@ -94,12 +92,12 @@ async def list_field_values(relay: Relay, caller: Caller, field: FieldName, quer
 
 @endpoint("GET", "/contacts/fields/{field}/usage", tag=_TAG)
 async def show_field_usage(relay: Relay, caller: Caller, field: FieldName) -> FieldUsageBody:
-    """Tell which segments, campaigns and workflows name a field."""
+    """Tell which segments, campaigns and workflows name a field, or something inside it."""
     usage = await actions.find_usage(relay, caller.project_id, field)
     return FieldUsageBody(
-        used_in_segments=[UserBody(id=one.id, name=one.name) for one in usage.users.segments],
-        used_in_campaigns=[UserBody(id=one.id, name=one.name) for one in usage.users.campaigns],
-        used_in_workflows=[UserBody(id=one.id, name=one.name) for one in usage.users.workflows],
+        used_in_segments=show_users(usage.users.segments),
+        used_in_campaigns=show_users(usage.users.campaigns),
+        used_in_workflows=show_users(usage.users.workflows),
         contact_count=usage.contacts,
         can_delete=usage.can_delete,
     )
@@ -107,7 +105,7 @@ async def show_field_usage(relay: Relay, caller: Caller, field: FieldName) -> Fi
 
 @endpoint("DELETE", "/contacts/fields/{field}", tag=_TAG, errors=(BadRequest,))
 async def delete_field(relay: Relay, caller: Caller, field: FieldName) -> DeletedField:
-    """Delete a custom field from every contact; refused while a segment, campaign or workflow names it."""
+    """Delete a custom field from every contact; refused while a segment, campaign or workflow names it, or what is in it."""
     return DeletedField(deleted_from=await actions.delete_field(relay, caller.project_id, field))
 
 

@@ -27,25 +27,34 @@ def find_value(tx: sa.Connection, project_id: str, contact_id: str, key: str) ->
     return (row[0], row[1]) if row else (None, None)
 
 
-def list_values(tx: sa.Connection, project_id: str, key: str, *, limit: int) -> list[str]:
+def list_values(tx: sa.Connection, stretch: Stretch, key: str, *, limit: int) -> list[str]:
     """Return the different values of a field as text, in order; no lists, no objects, no empty text."""
     kind, text = json_kind(contacts.c.data, [key]), json_text(contacts.c.data, [key])
-    shown = sa.case((kind.in_(("true", "false")), kind), else_=sa.cast(text, sa.Text)).label("shown")
-    plain = kind.in_(("text", "integer", "real", "true", "false"))
-    found = sa.select(shown).distinct().where(contacts.c.project_id == project_id, plain, shown != "")
+    each = sa.select(kind.label("kind"), text.label("text")).where(stretch.where()).distinct().subquery()
+    shown = sa.case((each.c.kind.in_(("true", "false")), each.c.kind), else_=sa.cast(each.c.text, sa.Text)).label("shown")
+    plain = each.c.kind.in_(("text", "integer", "real", "true", "false"))
+    found = sa.select(shown).distinct().where(plain, shown != "")
     return list(tx.execute(found.order_by(shown).limit(limit)).scalars())
 
 
-def count_having(tx: sa.Connection, project_id: str, key: str) -> int:
+def list_having(tx: sa.Connection, stretch: Stretch, key: str) -> list[str]:
+    """Return the ids of the contacts that have a field, in order."""
+    having = sa.select(contacts.c.id).where(_has(stretch, key)).order_by(contacts.c.id)
+    return list(tx.execute(having).scalars())
+
+
+def count_having(tx: sa.Connection, stretch: Stretch, key: str) -> int:
     """Count the contacts that have a field."""
-    has = json_kind(contacts.c.data, [key]).is_not(None)
-    counting = sa.select(sa.func.count()).select_from(contacts)
-    return tx.execute(counting.where(contacts.c.project_id == project_id, has)).scalar_one()
+    return tx.execute(sa.select(sa.func.count()).select_from(contacts).where(_has(stretch, key))).scalar_one()
+
+
+def _has(stretch: Stretch, key: str) -> sa.ColumnElement[bool]:
+    return stretch.where() & json_kind(contacts.c.data, [key]).is_not(None)
 
 
 def remove_field(tx: sa.Connection, stretch: Stretch, key: str, *, now: datetime) -> int:
     """Take a field away from the contacts of a stretch; returns how many had it."""
-    has = stretch.where() & json_kind(contacts.c.data, [key]).is_not(None)
+    has = _has(stretch, key)
     if is_plain_key(key):
         less = {"data": json_without(contacts.c.data, key), "updated_at": now}
         return tx.execute(sa.update(contacts).where(has).values(less)).rowcount

@@ -36,11 +36,11 @@ CREATE INDEX emails_bounced ON emails (project_id, contact_id, bounced_at) WHERE
 CREATE INDEX emails_complained ON emails (project_id, contact_id, complained_at) WHERE complained_at IS NOT NULL;
 ALTER TABLE segments ADD COLUMN counted_at BIGINT;
 CREATE INDEX segments_counted ON segments (counted_at);
-CREATE INDEX segment_memberships_present ON segment_memberships (segment_id, entered_at, contact_id)
-	WHERE exited_at IS NULL;
+CREATE INDEX segment_memberships_present ON segment_memberships (segment_id, entered_at, contact_id) WHERE exited_at IS NULL;
 ALTER TABLE jobs ADD COLUMN cursor JSON;
 ALTER TABLE jobs ADD COLUMN attempts INTEGER DEFAULT 0 NOT NULL;
 ALTER TABLE jobs DROP COLUMN input;
+CREATE INDEX jobs_unfinished ON jobs (project_id, kind, created_at, id) WHERE state IN ('waiting', 'active', 'delayed');
 CREATE TABLE job_inputs (
 	job_id TEXT NOT NULL, 
 	data BLOB NOT NULL, 
