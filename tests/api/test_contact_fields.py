@@ -233,6 +233,11 @@ async def test_standard_fields_are_everybodys_and_a_bare_name_is_nobodys(
     assert counts == {"email": 2, "plan": 0, "data.x": 0}
 
 
+@pytest.mark.parametrize("field", ["email", "subscribed", "plan", "data."])
+async def test_what_cannot_be_deleted_says_so(http: httpx2.AsyncClient, owner: Tenant, field: str) -> None:
+    assert (await _get(http, owner, f"/{field}/usage"))["canDelete"] is False
+
+
 async def test_a_walk_in_stretches_sees_every_contact_once(relay: Relay, owner: Tenant, other: Tenant) -> None:
     await _make(relay, owner, *({"n": number} for number in range(25)))
     await _make(relay, other, *({"n": number} for number in range(5)))

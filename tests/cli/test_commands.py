@@ -159,7 +159,7 @@ def test_what_is_made_is_for_its_owner_alone(config: Path) -> None:
     directory = config.parent / "data"
     assert directory.stat().st_mode & 0o777 == 0o700
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in directory.iterdir()}
-    assert modes == {"lock": "0o600", "relay.db": "0o600", "secret.key": "0o600", "spool": "0o700"}
+    assert modes == {"lock": "0o600", "relay.db": "0o600", "secret.key": "0o600", "spool": "0o700", "uploads": "0o700"}
 
 
 @pytest.mark.parametrize("name", ["audit", "migrate", "serve"])

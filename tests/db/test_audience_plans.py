@@ -117,7 +117,7 @@ FOUND: dict[str, tuple[Query, str]] = {
     ),
     "a project's jobs": (
         lambda tx: count_unfinished(tx, "project", "IMPORT"),
-        "jobs USING INDEX jobs_project (project_id=?)",
+        "jobs USING INDEX jobs_unfinished (project_id=? AND kind=?)",
     ),
     "a job": (lambda tx: find_job(tx, "project", "IMPORT", "id"), "jobs USING PRIMARY KEY (id=?)"),
     "the file of a job": (lambda tx: find_input(tx, "project", "id"), "job_inputs USING INDEX"),

@@ -139,7 +139,7 @@ async def find_usage(relay: Relay, project_id: str, field: str) -> FieldUsage:
         key, having = field.removeprefix(_CUSTOM), 0
         async for stretch in _walk(relay, project_id):
             having += await relay.db.scan(queries.count_having, stretch, key)
-        return FieldUsage(users, having, can_delete=not users)
+        return FieldUsage(users, having, can_delete=bool(key) and not users)
     number = await relay.db.read(count_contacts, project_id, ContactFilter()) if field in STANDARD else 0
     return FieldUsage(users, number, can_delete=False)
 
