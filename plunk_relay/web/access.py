@@ -102,11 +102,14 @@ async def identify(relay: Relay, registry: Registry, guard: Guard, method: str, 
     if guard.auth is Auth.NONE:
         return None
     if guard.auth is Auth.DUAL and "authorization" not in headers:
-        caller, disabled = await _identify_person(relay, registry, guard, method, headers)
+        caller, disabled, confirmed = await _identify_person(relay, registry, method, headers)
     else:
         caller, disabled = await _identify_key(relay, registry, guard.auth, headers.get("authorization"))
+        confirmed = True
     if disabled and method in _WRITES:
         raise ProjectDisabled("This project is disabled.")
+    if guard.confirmed and not confirmed:
+        raise EmailVerificationRequired("Confirm your e-mail address first: a link was mailed to it.")
     return caller
 
 
@@ -130,8 +133,9 @@ def _bearer(header: str | None) -> str:
 
 
 async def _identify_person(
-    relay: Relay, registry: Registry, guard: Guard, method: str, headers: Mapping[str, str]
-) -> tuple[Caller, bool]:
+    relay: Relay, registry: Registry, method: str, headers: Mapping[str, str]
+) -> tuple[Caller, bool, bool]:
+    """Return the caller, whether the project is disabled, and whether the person's address is confirmed."""
     token = _cookie(headers.get("cookie", ""))
     person = await registry.find_person(relay, token) if token else None
     if person is None:
@@ -145,9 +149,7 @@ async def _identify_person(
     membership = await registry.find_membership(relay, person.id, project_id)
     if membership is None:
         raise ProjectAccessDenied("You are not a member of this project.")
-    if guard.confirmed and not person.confirmed:
-        raise EmailVerificationRequired("Confirm your e-mail address first: a link was mailed to it.")
-    return Caller(project_id, "session", person.id), membership.disabled
+    return Caller(project_id, "session", person.id), membership.disabled, person.confirmed
 
 
 def _cookie(header: str) -> str | None:

@@ -161,6 +161,16 @@ async def test_a_disabled_project_is_read_and_not_written(
     assert refusal(response) == (403, "PROJECT_DISABLED")
 
 
+async def test_that_a_project_is_disabled_is_told_before_an_unconfirmed_address(
+    http: httpx2.AsyncClient, relay: Relay, owner: Tenant, user: User
+) -> None:
+    await change(relay, projects, owner.id, disabled=True)
+    await change(relay, users, user.id, email_verified=False)
+    headers = _signed_in(relay, user, owner)
+    assert refusal(await http.post(PATH, headers=headers, json={})) == (403, "PROJECT_DISABLED")
+    assert refusal(await http.get(PATH, headers=headers)) == (403, "EMAIL_VERIFICATION_REQUIRED")
+
+
 async def test_a_write_that_another_site_makes_a_browser_send_is_refused(
     http: httpx2.AsyncClient, relay: Relay, owner: Tenant, user: User
 ) -> None:
