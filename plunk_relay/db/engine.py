@@ -1,6 +1,6 @@
 """How does work reach the database? As units: plain synchronous functions that take a SQLAlchemy Core connection.
 
-One writer and a few readers, each an aiosqlite connection whose thread runs whole units; one more copies what was committed
+One writer and a few readers, each an aiosqlite connection whose thread runs whole units; two more copy what was committed
 from the log into the file (`checkpoints.py`). The writer commits in groups: it takes every waiting unit, runs all in one
 transaction, commits once (one fsync for all), and only then resolves their futures. When a unit raises after it wrote, the
 group starts again with a savepoint around each unit, so that its changes go, its neighbours' stay, and only its caller sees
@@ -113,15 +113,14 @@ def load_json(stored: Any) -> Any:
 class Database:
     """Run units of work. `failure` is None, or one line that says why nothing can be written any more."""
 
-    def __init__(
-        self, path: Path, writer: UnitConnection, readers: Sequence[UnitConnection], copier: UnitConnection
-    ) -> None:
+    def __init__(self, writer: UnitConnection, readers: Sequence[UnitConnection], checkpoints: Checkpoints) -> None:
         self.failure: str | None = None
+        self.writes = 0
+        """How many units were ever asked for: who works in the background sees by it whether others write as well."""
         self._loop = asyncio.get_running_loop()
         self._writer = writer
         self._readers = readers
-        self._copier = copier
-        self._checkpoints = Checkpoints(path, writer, copier)
+        self._checkpoints = checkpoints
         self._changes = 0
         self._waiting: list[Waiting] = []
         self._called = False
@@ -136,14 +135,14 @@ class Database:
             opened.append(await UnitConnection.open(path))
             await opened[0].run(leave_mark, opened[0].raw)  # a file that cannot be written is told at start
             opened.append(await UnitConnection.open(path))
-            for _ in range(readers):
+            for _ in range(1 + readers):
                 opened.append(await UnitConnection.open(path, "query_only=ON"))
-        except (sqlite3.Error, sa.exc.DatabaseError) as error:
+            writer, copier, holder, *others = opened
+            return cls(writer, others, Checkpoints(path, writer, copier, holder))
+        except (sqlite3.Error, sa.exc.DatabaseError, OSError) as error:
             for connection in opened:
                 await connection.shut()
             raise SetupError(f"cannot open the database {path}: {error}") from error
-        writer, copier, *others = opened
-        return cls(path, writer, others, copier)
 
     async def write(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit in the next group; return its result after the commit.
@@ -164,6 +163,7 @@ class Database:
         if self.failure:
             future.set_exception(Unavailable("The relay cannot store anything at the moment."))
             return future
+        self.writes += 1
         self._waiting.append((work, item, future))
         if not self._called:
             self._called = True
@@ -203,8 +203,9 @@ class Database:
         self.failure = self.failure or "the database is closed"
         while self._tasks:
             await asyncio.wait(self._tasks)
-        for connection in (self._copier, *self._readers, self._writer):
+        for connection in (*self._checkpoints.connections, *self._readers, self._writer):
             await connection.shut()
+        self._checkpoints.close()
 
     async def _flush(self) -> None:
         """Ask the writer for a group; it takes what waits when its turn comes, so that the next group never waits for us."""
@@ -243,8 +244,8 @@ class Database:
     def _note_failure(self, event: str, error: Exception) -> None:
         cause = _sqlite_error(error)
         log.error(event, error=str(cause or error))
-        if cause is not None and _is_lasting(cause):
-            self.failure = f"a write to disk failed ({cause}); restart the relay when the disk is repaired"
+        if isinstance(error, OSError) or (cause is not None and _is_lasting(cause)):
+            self.failure = f"a write to disk failed ({cause or error}); restart the relay when the disk is repaired"
             log.critical("writes stopped", reason=self.failure)
 
 

@@ -15,6 +15,7 @@ from plunk_relay.jobs.batches import Refused, Run
 from plunk_relay.jobs.bulk import BulkRun, FoundIds, GivenIds, Operation
 from plunk_relay.jobs.csv_file import CsvFile
 from plunk_relay.jobs.imports import BEGINNING, ImportRun
+from plunk_relay.jobs.pace import Pace
 from plunk_relay.jobs.queries import Job, Kind, NewJob
 from plunk_relay.relay import Relay
 
@@ -74,13 +75,13 @@ def _find(tx: "sa.Connection", project_id: str, kind: Kind, job_id: str) -> tupl
     return job, queries.find_input(tx, project_id, job_id) if job is not None and kind == "BULK" else None
 
 
-async def open_job(relay: Relay, job: Job) -> Run:
+async def open_job(relay: Relay, job: Job, pace: Pace) -> Run:
     """Make a job ready to be done; raises Refused."""
     packed = await relay.db.read(queries.find_input, job.project_id, job.id)
     if packed is None:
         raise Refused("What was to be done is not there any more.")
     if job.kind == "IMPORT":
-        return ImportRun(job.project_id, await asyncio.to_thread(_read_file, packed))
+        return ImportRun(job.project_id, await asyncio.to_thread(_read_file, packed), pace)
     return _open_bulk(relay, job, _read_selector(packed))
 
 

@@ -17,10 +17,14 @@ from plunk_relay.db.tables import job_inputs, jobs, projects
 
 Kind = Literal["IMPORT", "BULK"]
 State = Literal["waiting", "active", "completed", "failed", "delayed"]
-_UNFINISHED: list[sa.ColumnElement[str]] = [  # written out, as the index says it
-    sa.literal_column(f"'{state}'") for state in ("waiting", "active", "delayed")
-]
-_FINISHED = ("completed", "failed")
+
+
+def _literals(*texts: str) -> list[sa.ColumnElement[str]]:
+    return [sa.literal_column(f"'{text}'") for text in texts]
+
+
+_UNFINISHED = _literals("waiting", "active", "delayed")  # written out, as the index says it
+_FINISHED = _literals("completed", "failed")
 KEPT: Mapping[str, int] = {"completed": 50, "failed": 100}
 """How many of a project's jobs that are over stay, by their state."""
 
@@ -78,6 +82,50 @@ _SAVE = Prepared(
 )
 
 
+def _select_next() -> sa.Select[Any]:
+    kind: sa.BindParameter[str] = sa.bindparam("kind")
+    now = sa.bindparam("now", type_=jobs.c.due_at.type)
+    earlier, past = jobs.alias("earlier"), jobs.alias("past")
+    is_behind = sa.exists().where(
+        earlier.c.project_id == jobs.c.project_id,
+        earlier.c.kind == kind,
+        earlier.c.state.in_(_UNFINISHED),
+        sa.tuple_(earlier.c.created_at, earlier.c.id) < sa.tuple_(jobs.c.created_at, jobs.c.id),
+    )
+    served = sa.select(sa.func.max(past.c.updated_at)).where(
+        past.c.project_id == jobs.c.project_id, past.c.kind == kind, past.c.state.in_(_FINISHED)
+    )
+    due = [
+        jobs.c.kind == kind,
+        jobs.c.state.in_(_UNFINISHED),
+        jobs.c.due_at <= now,
+        jobs.c.lease_until.is_(None) | (jobs.c.lease_until <= now),
+        projects.c.disabled.is_(sa.false()),
+        ~is_behind,
+    ]
+    order = (served.scalar_subquery().asc().nulls_first(), jobs.c.created_at, jobs.c.id)
+    joined = jobs.join(projects, projects.c.id == jobs.c.project_id)
+    return (
+        sa.select(jobs.c.id, jobs.c.lease_until)
+        .select_from(joined)
+        .where(*due)
+        .order_by(*order)
+        .limit(sa.literal_column("1"))
+    )
+
+
+_NEXT = Prepared(_select_next())
+_RUNNING = Prepared(
+    sa.select(sa.func.count()).where(
+        jobs.c.kind == sa.bindparam("kind"),
+        jobs.c.state.in_(_UNFINISHED),
+        jobs.c.due_at <= sa.bindparam("now", type_=jobs.c.due_at.type),  # it was due when it was taken: the index has it
+        jobs.c.state == "active",
+        jobs.c.lease_until > sa.bindparam("now", type_=jobs.c.lease_until.type),
+    )
+)
+
+
 def insert_job(tx: sa.Connection, new: NewJob, *, now: datetime) -> str:
     """Store a job that waits; return its id."""
     moment = int(now.timestamp() * 1000)
@@ -131,42 +179,16 @@ def claim_job(tx: sa.Connection, kind: Kind, *, most: int, lease: timedelta, now
     A project's jobs of a kind are done one after another, as they were asked for. The project whose last one is longest
     ago comes first. A job whose project is disabled waits.
     """
-    running = sa.select(sa.func.count()).where(
-        jobs.c.kind == kind, jobs.c.state.in_(_UNFINISHED), jobs.c.state == "active", jobs.c.lease_until > now
-    )
-    if tx.execute(running).scalar_one() >= most:
+    if _RUNNING.fetch(tx, {"kind": kind, "now": now})[0][0] >= most:
         return None
-    found = tx.execute(_next(kind, now)).one_or_none()
-    if found is None:
+    found = _NEXT.fetch(tx, {"kind": kind, "now": now})
+    if not found:
         return None
-    free = (jobs.c.id == found.id) & jobs.c.lease_until.is_not_distinct_from(found.lease_until)
+    [(job_id, lease_until)] = found
+    free = (jobs.c.id == job_id) & jobs.c.lease_until.is_not_distinct_from(lease_until)
     taken = sa.update(jobs).where(free).values(state="active", lease_until=now + lease, updated_at=now)
     row = tx.execute(taken.returning(*_COLUMNS)).one_or_none()
     return Job(*row) if row else None
-
-
-def _next(kind: Kind, now: datetime) -> sa.Select[Any]:
-    earlier, past = jobs.alias("earlier"), jobs.alias("past")
-    is_behind = sa.exists().where(
-        earlier.c.project_id == jobs.c.project_id,
-        earlier.c.kind == kind,
-        earlier.c.state.in_(_UNFINISHED),
-        sa.tuple_(earlier.c.created_at, earlier.c.id) < sa.tuple_(jobs.c.created_at, jobs.c.id),
-    )
-    served = sa.select(sa.func.max(past.c.updated_at)).where(
-        past.c.project_id == jobs.c.project_id, past.c.kind == kind, past.c.state.in_(_FINISHED)
-    )
-    due = [
-        jobs.c.kind == kind,
-        jobs.c.state.in_(_UNFINISHED),
-        jobs.c.due_at <= now,
-        jobs.c.lease_until.is_(None) | (jobs.c.lease_until <= now),
-        projects.c.disabled.is_(sa.false()),
-        ~is_behind,
-    ]
-    order = (served.scalar_subquery().asc().nulls_first(), jobs.c.created_at, jobs.c.id)
-    joined = jobs.join(projects, projects.c.id == jobs.c.project_id)
-    return sa.select(jobs.c.id, jobs.c.lease_until).select_from(joined).where(*due).order_by(*order).limit(1)
 
 
 def renew_lease(tx: sa.Connection, job: Job, *, until: datetime) -> None:

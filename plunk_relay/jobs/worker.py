@@ -16,6 +16,7 @@ from plunk_relay.errors import Unavailable
 from plunk_relay.jobs import queries
 from plunk_relay.jobs.actions import open_job
 from plunk_relay.jobs.batches import Batch, Cursor, Refused, Step
+from plunk_relay.jobs.pace import Pace
 from plunk_relay.jobs.queries import Job, JobLost, Kind
 from plunk_relay.log import get_logger
 from plunk_relay.relay import Relay
@@ -37,9 +38,10 @@ _EVERY_SECONDS = 2.0
 async def run(relay: Relay, stop: asyncio.Event) -> None:
     """Do jobs until `stop`, the first ones where an earlier process left them."""
     await take_over(relay)
+    pace = Pace(relay.db, relay.clock)
     async with asyncio.TaskGroup() as lanes:
         for kind in KINDS * AT_ONCE:
-            once = partial(run_once, relay, stop=stop, kinds=(kind,))
+            once = partial(run_once, relay, stop=stop, kinds=(kind,), pace=pace)
             lanes.create_task(poll(once, wake=relay.wakes.jobs, stop=stop, every_seconds=_EVERY_SECONDS))
 
 
@@ -50,7 +52,9 @@ async def take_over(relay: Relay) -> None:
         log.info("took over jobs of an earlier process", jobs=freed)
 
 
-async def run_once(relay: Relay, *, stop: asyncio.Event | None = None, kinds: tuple[Kind, ...] = KINDS) -> bool:
+async def run_once(
+    relay: Relay, *, stop: asyncio.Event | None = None, kinds: tuple[Kind, ...] = KINDS, pace: Pace | None = None
+) -> bool:
     """Do the job that is next, to its end or to `stop`; False when there is none."""
     for kind in kinds:
         try:
@@ -58,7 +62,7 @@ async def run_once(relay: Relay, *, stop: asyncio.Event | None = None, kinds: tu
         except Unavailable:
             return False
         if job is not None:
-            await _Work(relay, job, stop or asyncio.Event()).run()
+            await _Work(relay, job, stop or asyncio.Event(), pace or Pace(relay.db, relay.clock)).run()
             return True
     return False
 
@@ -66,10 +70,11 @@ async def run_once(relay: Relay, *, stop: asyncio.Event | None = None, kinds: tu
 class _Work:
     """A job in hand: the lease on it, and how far it is."""
 
-    def __init__(self, relay: Relay, job: Job, stop: asyncio.Event) -> None:
+    def __init__(self, relay: Relay, job: Job, stop: asyncio.Event, pace: Pace) -> None:
         self._relay = relay
         self._job = job
         self._stop = stop
+        self._pace = pace
         self._cursor: Cursor = job.cursor or {}
 
     async def run(self) -> None:
@@ -87,7 +92,7 @@ class _Work:
             await self._try_later()
 
     async def _run(self) -> None:
-        run = await open_job(self._relay, self._job)
+        run = await open_job(self._relay, self._job, self._pace)
         while not self._stop.is_set():
             batch = await run.prepare(self._cursor)
             if batch is None:
@@ -95,7 +100,6 @@ class _Work:
                 self._relay.wakes.events.set()
                 return
             self._cursor = (await self._store(batch)).cursor
-            await asyncio.sleep(0)
         await self._end(queries.give_back_job)
 
     async def _store(self, batch: Batch) -> Step:
@@ -113,7 +117,7 @@ class _Work:
 
     async def _write(self, batch: Batch) -> Step:
         now = self._relay.clock.now()
-        step = await self._relay.db.write(_store, self._job, batch, now)
+        step = await self._pace.write(_store, self._job, batch, now)
         self._job = replace(self._job, lease_until=now + LEASE, progress=max(step.percent, self._job.progress))
         return step
 

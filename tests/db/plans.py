@@ -29,25 +29,6 @@ async def explain_query(db: Database, query: Query) -> list[str]:
     return [step for text in own for step in await explain(db, text)]
 
 
-async def explain_unbound(db: Database, query: Query) -> list[str]:
-    """Do `explain_query` as SQLite prepares statements: what is bound later does not choose a partial index."""
-    statements: list[str] = []
-
-    def note(_tx: object, _cursor: object, text: str, *_more: object) -> None:
-        statements.append(text)
-
-    def run(tx: sa.Connection) -> None:
-        sa.event.listen(tx, "before_cursor_execute", note)
-        try:
-            query(tx)
-        finally:
-            sa.event.remove(tx, "before_cursor_execute", note)
-
-    await db.write(run)
-    assert statements
-    return [step for text in statements for step in await explain(db, text)]
-
-
 async def explain(db: Database, sql: str) -> list[str]:
     """Return the steps of a statement."""
     nothing = [None] * sql.count("?")

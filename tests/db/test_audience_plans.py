@@ -5,7 +5,7 @@ tests/segments/test_plans.py.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -35,8 +35,8 @@ from plunk_relay.contacts.queries import (
 )
 from plunk_relay.contents.queries import list_contents_of_contacts, list_contents_of_mails
 from plunk_relay.db.engine import Database
-from plunk_relay.jobs.queries import claim_job, count_unfinished, find_input, find_job
-from tests.db.plans import Query, explain_query, explain_unbound, find_scans
+from plunk_relay.jobs.queries import count_unfinished, find_input, find_job
+from tests.db.plans import Query, explain_query, find_scans
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ANN = Contact("id", "project", "ann@example.com", None, True, NOW, NOW)
@@ -190,12 +190,6 @@ async def test_the_next_page_begins_where_the_last_one_ended(
 async def test_what_is_left_of_a_selection_is_counted_by_ids(db: Database) -> None:
     steps = await explain_query(db, lambda tx: count_ids(tx, "project", ALL, below="m", without=["n"]))
     assert _scans(steps) == []
-
-
-async def test_the_next_job_is_found_among_those_that_are_not_over(db: Database) -> None:
-    steps = await explain_unbound(db, lambda tx: claim_job(tx, "IMPORT", most=2, lease=timedelta(seconds=60), now=NOW))
-    assert any("jobs USING INDEX jobs_due" in step for step in steps), steps
-    assert "SCAN jobs" not in steps
 
 
 async def test_a_walk_over_a_whole_project_would_be_noticed(db: Database) -> None:

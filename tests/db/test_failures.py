@@ -1,6 +1,7 @@
 """What does the database do when the disk refuses to write?"""
 
 import asyncio
+import errno
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +12,13 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from plunk_relay.db.checkpoints import CHANGES
+from plunk_relay.db import checkpoints
+from plunk_relay.db.checkpoints import MOST_CHANGES
 from plunk_relay.db.engine import Database
 from plunk_relay.db.migrate import migrate
 from plunk_relay.db.prepared import Prepared
 from plunk_relay.db.tables import counters
+from plunk_relay.db.writeback import Writeback
 from plunk_relay.errors import Unavailable
 from tests.db.units import NEW_YEAR, add, add_and_refuse, add_each, pragma, stored
 
@@ -120,7 +123,7 @@ async def test_a_checkpoint_that_the_system_refuses_stops_nothing(path: Path) ->
     again = await Database.open(path)
     try:
         with structlog.testing.capture_logs() as lines, _largest_file(size + 5000):
-            await again.write(add_each, [f"row {number}" for number in range(CHANGES)])
+            await again.write(add_each, [f"row {number}" for number in range(MOST_CHANGES)])
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 while not lines:
                     await again.write(add, f"meanwhile {len(await stored(again))}")
@@ -151,6 +154,23 @@ async def test_a_failed_sync_is_told_once_and_loudly(db: Database) -> None:
             with pytest.raises(Unavailable):
                 await db.write(_fail_to_sync)
     assert [line["log_level"] for line in lines] == ["error", "critical"]
+
+
+async def test_after_pages_could_not_be_written_early_nothing_is_written_any_more(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file: Writeback) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Writeback, "finish", fail)
+    monkeypatch.setattr(checkpoints, "LONG_BYTES", 0)
+    await db.write(add_each, [f"row {number}" for number in range(MOST_CHANGES)])
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while db.failure is None:
+            await stored(db)
+    assert "Input/output error" in db.failure
+    with pytest.raises(Unavailable):
+        await db.write(add, "after")
 
 
 async def test_the_log_of_a_failure_shows_no_values(full: Database) -> None:

@@ -194,6 +194,11 @@ async def test_a_claim_looks_each_recipient_up_by_the_key_of_the_list(db: Databa
     assert "SEARCH suppressions USING PRIMARY KEY (project_id=? AND address=?) LEFT-JOIN" in steps
 
 
+async def test_the_next_job_is_found_among_those_that_are_not_over(db: Database) -> None:
+    steps = await explain(db, dict(_prepared())["plunk_relay.jobs.queries._NEXT"].sql)
+    assert any("jobs USING INDEX jobs_due" in step for step in steps), steps
+
+
 @pytest.mark.parametrize("name", QUERIES)
 async def test_a_query_searches_an_index(db: Database, name: str) -> None:
     assert find_scans(await explain_query(db, QUERIES[name])) == []
