@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def file(tmp_path: Path) -> Iterator[Writeback]:
 def _use(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> Disk:
     monkeypatch.setattr(writeback, "_sync_file_range", disk.write)
     monkeypatch.setattr(writeback, "_stopwatch", disk.now)
-    monkeypatch.setattr(writeback.time, "sleep", disk.rest)
+    monkeypatch.setattr(time, "sleep", disk.rest)
     return disk
 
 
