@@ -154,6 +154,7 @@ def test_a_long_header_is_read_in_linear_time(header: str) -> None:
 @example("Doe, John")
 @example('quote " and \\ backslash')
 @example("two  blanks")
+@example("a no-break \xa0blank")
 @example("=?utf-8?q?looks_encoded?=")
 @example("'single' (comment) <not@an.address>")
 @example("evil\r\nBcc: other@example.com")
@@ -164,7 +165,7 @@ def test_a_written_name_is_read_back(name: str) -> None:
     [address] = message["From"].addresses
     assert message.keys() == ["From"]
     assert address.addr_spec == "a@example.com"
-    assert re.sub(" +", " ", address.display_name) == re.sub(" +", " ", _printable(name))
+    assert re.sub(r"\s+", " ", address.display_name) == re.sub(r"\s+", " ", _printable(name))
 
 
 @given(ANY_TEXT)
