@@ -76,7 +76,19 @@ def make_routes(toolkit: Toolkit, endpoints: Sequence[Endpoint]) -> list[Route]:
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, []).append(endpoint)
     ordered = sorted(paths.items(), key=lambda item: [segment.startswith("{") for segment in item[0].split("/")])
-    return [_MethodRoute(path, PathApp(toolkit, group), methods=_methods(group)) for path, group in ordered]
+    routes: list[Route] = []
+    for path, group in ordered:
+        next_ones = [endpoint.method for other, more in paths.items() if _covers(other, path) for endpoint in more]
+        routes.append(_MethodRoute(path, PathApp(toolkit, group, also=next_ones), methods=_methods(group)))
+    return routes
+
+
+def _covers(template: str, path: str) -> bool:
+    """Tell whether every request to a path fits another template as well."""
+    ours, theirs = path.split("/"), template.split("/")
+    return len(ours) == len(theirs) and all(
+        wanted == segment or wanted.startswith("{") for segment, wanted in zip(ours, theirs, strict=True)
+    )
 
 
 class _MethodRoute(Route):

@@ -9,6 +9,7 @@ from plunk_relay.errors import BadRequest, Conflict, ContactNotFound, Forbidden,
 from plunk_relay.relay import Relay
 from plunk_relay.templates import actions, previews, queries
 from plunk_relay.templates.queries import SortColumn, Template, TemplateFilter, TemplateStep
+from plunk_relay.usage.api import UserBody
 from plunk_relay.web.access import Caller
 from plunk_relay.web.endpoint import ApiModel, Endpoint, endpoint
 from plunk_relay.web.fields import Email, JsonObject, Line, Uuid
@@ -120,19 +121,12 @@ class TemplateStepBody(ApiModel):
     workflow_name: str
 
 
-class TemplateUser(ApiModel):
-    """Something that uses the template."""
-
-    id: str
-    name: str
-
-
 class TemplateUsageBody(ApiModel):
     """What uses a template."""
 
     workflow_steps: int = Field(description="How many steps send it")
     emails_sent: int = Field(description="How many mails were made of it")
-    campaigns: list[TemplateUser] = Field(description="Always empty: a campaign takes a copy of the text")
+    campaigns: list[UserBody] = Field(description="Always empty: a campaign takes a copy of the text")
     steps: list[TemplateStepBody] = Field(description=f"The steps, up to {queries.MOST_STEPS}")
 
 

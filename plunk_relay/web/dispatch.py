@@ -69,10 +69,14 @@ class _Exchange:
 
 
 class PathApp:
-    """The ASGI application of one path: all its methods; without endpoints, of every path that is unknown."""
+    """The ASGI application of one path: all its methods; without endpoints, of every path that is unknown.
 
-    def __init__(self, toolkit: Toolkit, endpoints: Sequence[Endpoint]) -> None:
+    `also` are methods that a less literal path answers, as DELETE /events/{name} does at /events/stats.
+    """
+
+    def __init__(self, toolkit: Toolkit, endpoints: Sequence[Endpoint], *, also: Sequence[str] = ()) -> None:
         self._toolkit = toolkit
+        self._also = also
         self._endpoints = {endpoint.method: endpoint for endpoint in endpoints}
         self._route = endpoints[0].path if endpoints else "unknown"
 
@@ -115,8 +119,8 @@ class PathApp:
         return endpoint
 
     def _allowed(self) -> str:
-        methods = {*self._endpoints, "OPTIONS", *(["HEAD"] if "GET" in self._endpoints else [])}
-        return ", ".join(sorted(methods))
+        methods = {*self._endpoints, *self._also, "OPTIONS"}
+        return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
     async def _call(
         self, endpoint: Endpoint, exchange: _Exchange, scope: Scope, receive: Receive, limits: list[tuple[str, str]]

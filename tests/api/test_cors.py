@@ -65,5 +65,12 @@ async def test_options_names_the_methods_of_the_path(shared: Shared) -> None:
     assert (await shared.http.options("/health")).headers["allow"] == "GET, HEAD, OPTIONS"
 
 
+async def test_options_names_the_methods_of_every_template_that_fits_the_path(shared: Shared) -> None:
+    """At /events/stats, DELETE is about an event of that name; at /contacts/lookup, PATCH is about a contact of that id."""
+    assert (await shared.http.options("/events/stats")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+    assert (await shared.http.options("/contacts/lookup")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
+    assert (await shared.http.options("/contacts/some-id")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+
+
 def _listed(response: httpx2.Response, name: str, *, kind: str = "allow") -> set[str]:
     return set(response.headers[f"access-control-{kind}-{name}"].split(", "))
