@@ -78,8 +78,8 @@ def make_routes(toolkit: Toolkit, endpoints: Sequence[Endpoint]) -> list[Route]:
     ordered = sorted(paths.items(), key=lambda item: [segment.startswith("{") for segment in item[0].split("/")])
     routes: list[Route] = []
     for path, group in ordered:
-        next_ones = [endpoint.method for other, more in paths.items() if _covers(other, path) for endpoint in more]
-        routes.append(_MethodRoute(path, PathApp(toolkit, group, also=next_ones), methods=_methods(group)))
+        also = [endpoint.method for other, more in ordered if _covers(other, path) for endpoint in more]
+        routes.append(_MethodRoute(path, PathApp(toolkit, group, also=also), methods=_methods(group)))
     return routes
 
 

@@ -40,8 +40,10 @@ _HELD_PAGES = 2_000
 _RESTS = (1.0, 0.5, 0.25, 0.0, 0.0, 0.0)
 """Of the sweeps before the log begins anew: each has less to write, and less time until more comes."""
 _SWEPT_PAGES = 100
+"""So few are written at once, with the length of the file."""
 _MOST_SYNCS = 3
 _LAST_PAGES = 30
+"""So few are left to the writer: its own copying and fsync take a millisecond."""
 _PAGE_BYTES = 4096
 
 

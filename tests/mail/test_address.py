@@ -166,6 +166,8 @@ def test_a_written_name_is_read_back(name: str) -> None:
     assert message.keys() == ["From"]
     assert address.addr_spec == "a@example.com"
     assert re.sub(r"\s+", " ", address.display_name) == re.sub(r"\s+", " ", _printable(name))
+    [own] = parse_mailboxes(re.sub(r"\r\n(?=[ \t])", "", written))
+    assert own == Mailbox("a@example.com", _printable(name) or None)
 
 
 @given(ANY_TEXT)
